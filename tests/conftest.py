@@ -1,0 +1,68 @@
+"""Shared fixtures: the real data, the published networks and the bounds they must give."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from plugin import data
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is none, and say why."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads() -> Iterator[None]:
+    """The suite's tensors are small: more than two threads cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, 2))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with real data and reference networks: `../shared`, or what NEWRELAX_SHARED names."""
+    folder = Path(os.environ.get("NEWRELAX_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference data in {folder} (set NEWRELAX_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_dir(shared_dir: Path) -> Path:
+    """Published state dicts `mnist_NET_WEIGHTS.pt` and `expected_bounds.npz`."""
+    folder = shared_dir / "reference"
+    if not folder.is_dir():
+        pytest.skip(f"no reference networks in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist(shared_dir: Path) -> data.Dataset:
+    """The real MNIST on the CPU, read once. Tests must not change its tensors."""
+    if not (shared_dir / "data" / "MNIST" / "raw").is_dir():
+        pytest.skip(f"no MNIST in {shared_dir / 'data'}")
+    return data.load("mnist", shared_dir / "data", "cpu")
+
+
+@pytest.fixture(scope="session")
+def expected_bounds(reference_dir: Path) -> dict[str, np.ndarray]:
+    """Margins' lower bounds of the published networks, keyed `NET|WEIGHTS|eps|METHOD` (and `NET|WEIGHTS|logits`)."""
+    path = reference_dir / "expected_bounds.npz"
+    if not path.is_file():
+        pytest.skip(f"no expected bounds in {reference_dir}")
+    with np.load(path) as archive:
+        return dict(archive)
