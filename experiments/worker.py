@@ -1,0 +1,233 @@
+"""One attempt at one run, as a process of its own, safe against kills of anyone at any moment.
+
+A run is locked with `flock` on a file that the trainer inherits: the lock belongs to the open file, so it lives as
+long as the runner *or* its trainer does and dies with the last of them.  A runner that is killed leaves its trainers
+working and locked; whoever comes next sees them busy and waits for what they finish.
+"""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from newrelax.errors import UserError
+
+from experiments.store import CONFIG, Place, write_json
+
+# What a log's last lines say when another try may well succeed: memory or disk that others may free, a device or a
+# network that was away.  Anything else with an exit status is the run's own fault and comes back at each try.
+_PASSING = re.compile(
+    r"out of memory|cannot allocate memory|can't allocate memory|MemoryError|alloc_failed|cudaErrorMemoryAllocation"
+    r"|no space left|ENOSPC|disk quota exceeded|too many open files|resource temporarily unavailable"
+    r"|devices? (?:is|are) busy|unspecified launch failure|uncorrectable ECC|NCCL (?:timeout|error)"
+    r"|connection (?:reset|refused|aborted)|name resolution|timed out|stale file handle|input/output error",
+    re.IGNORECASE,
+)
+
+
+class State(Enum):
+    """How an attempt ended."""
+
+    FINISHED = "finished"
+    SKIPPED = "skipped"  # was finished before
+    FAILED = "failed"  # for good
+    PASSING = "passing"  # failed for a cause that may pass
+    STOPPED = "stopped"  # asked to
+    BUSY = "busy"  # somebody else is at it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended, and the last line of what went wrong."""
+
+    id: str
+    state: State
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process on any machine needs for a run: plain data, picklable.
+
+    `steps`: commands, run one after another, each until its result is there; `--resume` is added to the first when
+    the folder holds a run.  `environment` is laid over the process's own.
+    """
+
+    id: str
+    table: str
+    settings: Mapping[str, Any]
+    train: tuple[str, ...]
+    analyze: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+
+    @property
+    def place(self) -> Place:
+        """The run's files."""
+        return Place(Path(self.table), self.id)
+
+
+def never() -> bool:
+    """A stop signal that never comes."""
+    return False
+
+
+def attempt(job: Job, stop: Callable[[], bool] = never, *, grace: float = 30.0) -> Outcome:
+    """Try a run once: take its lock, skip what is finished, resume what was begun, run the rest.
+
+    `stop` is asked several times a second; once true, the trainer gets SIGINT (it saves), after `grace` seconds
+    SIGTERM, then SIGKILL.
+    """
+    try:
+        with lock(job.place) as held:
+            if held is None:
+                return Outcome(job.id, State.BUSY, f"held by {_holder(job.place)}")
+            return _attempt_locked(job, held, stop, grace)
+    except OSError as error:
+        return Outcome(job.id, State.PASSING if _PASSING.search(str(error)) else State.FAILED, str(error))
+
+
+def _attempt_locked(job: Job, held: int, stop: Callable[[], bool], grace: float) -> Outcome:
+    place = job.place
+    if (settings := place.read_settings()) is None:
+        write_json(place.note("json"), job.settings)
+    elif settings != dict(job.settings):
+        return Outcome(job.id, State.FAILED, _differences(settings, job.settings, place.folder))
+    if place.is_finished():
+        return Outcome(job.id, State.SKIPPED)
+    if place.read_result() is None:
+        resume = ("--resume",) if (place.folder / CONFIG).exists() else ()
+        outcome = _run(job, (*job.train, *resume), held, lambda: place.read_result() is not None, stop, grace)
+        if outcome.state is not State.FINISHED or not job.analyze:
+            return _noted(place, outcome)
+    return _noted(place, _run(job, job.analyze, held, place.is_finished, stop, grace))
+
+
+def _run(
+    job: Job, command: tuple[str, ...], held: int, is_done: Callable[[], bool], stop: Callable[[], bool], grace: float
+) -> Outcome:
+    place = job.place
+    started = time.time()
+    with place.note("log").open("ab") as log:
+        begin = log.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **(job.environment or {})},
+            pass_fds=(held,),
+            start_new_session=True,  # a Ctrl-C in the terminal is the runner's to pass on, once
+        )
+        stopped = _wait(process, stop, grace)
+    code = process.returncode
+    message = _last_error(place.note("log"), begin)
+    _append(place.note("attempts.jsonl"), {"started": started, "ended": time.time(), "returncode": code})
+    if is_done():
+        return Outcome(job.id, State.FINISHED)
+    if stopped:
+        return Outcome(job.id, State.STOPPED, "stopped; run again to resume")
+    return Outcome(job.id, *_classify(code, message))
+
+
+def _classify(code: int, message: str) -> tuple[State, str]:
+    number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
+    if number:  # killed: by the kernel for memory, by a scheduler for the machine, by somebody's hand
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        return State.PASSING, f"ended by {name}" + (f": {message}" if message else "")
+    if _PASSING.search(message):
+        return State.PASSING, message
+    if code == 0:
+        return State.FAILED, f"ended without a result that fits the run{': ' + message if message else ''}"
+    return State.FAILED, message or f"exit status {code} without a message"
+
+
+def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool], grace: float) -> bool:
+    """Wait for the process; True when it was told to stop."""
+    try:
+        while process.poll() is None and not stop():
+            _sleep_until_exit(process, 0.2)
+    except KeyboardInterrupt:  # how an engine on another machine says stop
+        pass
+    if process.poll() is not None:
+        return False
+    for number, patience in ((signal.SIGINT, grace), (signal.SIGTERM, grace / 3), (signal.SIGKILL, None)):
+        process.send_signal(number)
+        if _sleep_until_exit(process, patience):
+            break
+    return True
+
+
+def _sleep_until_exit(process: subprocess.Popen[bytes], seconds: float | None) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+@contextmanager
+def lock(place: Place) -> Iterator[int | None]:
+    """Hold the run's lock; None when somebody else does.  The file stays: removing it would split the lock in two."""
+    path = place.note("lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        except OSError as error:
+            raise UserError(f"{path}: this file system can't lock files ({error}); choose another --out") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _holder(place: Place) -> str:
+    try:
+        return place.note("lock").read_text(encoding="utf-8") or "another runner"
+    except OSError:
+        return "another runner"
+
+
+def _noted(place: Place, outcome: Outcome) -> Outcome:
+    """Leave a failure for the report to show, or take an old one away."""
+    path = place.note("failure.json")
+    if outcome.state in (State.FAILED, State.PASSING):
+        write_json(path, {"message": outcome.message})
+    elif outcome.state is State.FINISHED:
+        path.unlink(missing_ok=True)
+    return outcome
+
+
+def _last_error(log: Path, begin: int) -> str:
+    """The last `error: …` line of an attempt's log, or its last line at all."""
+    with log.open("rb") as file:
+        file.seek(max(begin, file.seek(0, os.SEEK_END) - 20_000))
+        text = file.read().decode(errors="replace")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    errors = [line for line in lines if re.match(r"(?i)error\b", line)]
+    return re.sub(r"(?i)^error:\s*", "", (errors or lines or [""])[-1])[:300]
+
+
+def _append(path: Path, data: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(data) + "\n")
+
+
+def _differences(held: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> str:
+    keys = [key for key in wanted if held.get(key) != wanted[key]]
+    changes = "; ".join(f"{key} {held.get(key)!r}, now {wanted[key]!r}" for key in keys)
+    return f"{folder} holds a run with other settings ({changes}): move it away or choose another --out"
