@@ -1,0 +1,109 @@
+"""Configs: defaults from recipes, one check at the edge, a round trip through JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newrelax.errors import UserError
+from newrelax.registry import Registry
+from plugin.config import Config, PluginFile, resolve
+
+REGISTRY = Registry.load()
+
+
+def config(**given: Any) -> Config:
+    method = REGISTRY.get_method(given.pop("method", "IBP"))
+    return resolve({"method": method.label, "device": "cpu", **given}, method)
+
+
+def test_defaults_come_from_the_recipe() -> None:
+    made = config(method="CROWN-IBP", dataset="mnist", epochs=20)
+    assert (made.model, made.eps, made.train_eps, made.batch_size, made.lr) == ("CONV", 0.3, 0.3, 100, 5e-4)
+    assert (made.warmup, made.ramp, made.milestones) == (1.0, 5.0, (13.0, 19.0))
+    assert (made.kappa, made.beta, made.l1) == ((1.0, 0.0), (1.0, 0.0), 5e-6)
+
+
+def test_every_option_overrides() -> None:
+    given: dict[str, Any] = {
+        "epochs": 3, "lr": 0.01, "batch_size": 7, "warmup": 1.5, "ramp": 0.5, "kappa": (1, 0.25), "l1": 1e-3,
+        "eps": 0.2, "train_eps": 0.25, "eps_start": 0.05, "optimizer": "sgd", "milestones": (1, 2), "lr_decay": 0.5,
+        "clip_grad": 3, "accumulate": 2, "seed": 5, "halve_every": 1, "augment": True, "limit_train": 100,
+        "momentum": 0.5, "pgd_steps": 3, "checkpoint_every": "5steps",
+    }  # fmt: skip
+    made = config(**given)
+    assert {name: getattr(made, name) for name in given} == given
+
+
+def test_wider_training_radius_follows_eps() -> None:
+    made = config(dataset="svhn", eps=0.01)
+    assert made.train_eps == pytest.approx(0.01 * 0.03451 / (8 / 255))
+
+
+def test_scale_shortens_the_recipe() -> None:
+    made = config(dataset="mnist", scale=0.05)
+    assert (made.epochs, made.ramp, made.scale) == (10, 2.5, 0.05)
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("x = 1\n")
+    made = config(method="CROWN-IBP", plugins=(plugin,), clip_grad=1.0, kappa=(1, 0.1))
+    assert made.plugins == (PluginFile.read(plugin),)
+    assert Config.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param({"eps": 0}, r"eps: expected in \(0, 1\]", id="eps zero"),
+        pytest.param({"eps": 1.5}, r"eps: expected in \(0, 1\]", id="eps too large"),
+        pytest.param({"eps": -0.1}, r"eps: expected in \(0, 1\]", id="eps negative"),
+        pytest.param({"eps": float("nan")}, r"eps: expected in \(0, 1\]", id="eps nan"),
+        pytest.param({"epochs": 0}, "epochs: expected at least 1, got 0", id="epochs"),
+        pytest.param({"batch_size": 0}, "batch-size: expected at least 1", id="batch size"),
+        pytest.param({"lr": 0}, "lr: expected above 0", id="lr"),
+        pytest.param({"lr": float("inf")}, "lr: expected above 0", id="lr infinite"),
+        pytest.param({"kappa": (1, 2)}, r"kappa: expected two numbers in \[0, 1\]", id="kappa"),
+        pytest.param({"kappa": (1, 0.5, 0)}, "kappa: expected", id="kappa of three"),
+        pytest.param({"warmup": -1}, "warmup: expected at least 0", id="warmup"),
+        pytest.param({"optimizer": "adamw"}, "optimizer: expected one of adam, sgd", id="optimizer"),
+        pytest.param({"dataset": "imagenet"}, "dataset: expected one of digits, mnist", id="dataset"),
+        pytest.param({"learning_rate": 1}, "unknown setting learning_rate; known: .*lr_decay", id="unknown key"),
+        pytest.param({"lr": "fast"}, "lr: expected float, got 'fast'", id="type"),
+        pytest.param({"seed": 1.5}, "seed: expected int, got 1.5", id="whole number"),
+        pytest.param({"seed": -1}, "seed: expected in", id="negative seed"),
+        pytest.param({"clip_grad": 0}, "clip-grad: expected above 0", id="clip"),
+        pytest.param({"checkpoint_every": "often"}, "checkpoint-every: expected like", id="checkpoint interval"),
+        pytest.param({"beta": (1, 0)}, "IBP has no others to mix", id="beta of IBP"),
+        pytest.param({"scale": 0.5, "epochs": 3}, "either --scale or --epochs", id="scale and epochs"),
+        pytest.param({"scale": 2}, r"scale: expected in \(0, 1\]", id="scale"),
+        pytest.param({"plugins": ("absent.py",)}, "--plugin absent.py: no such file", id="plugin"),
+    ],
+)
+def test_bad_values(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config(**given)
+
+
+def test_stored_settings_are_checked() -> None:
+    values = config().to_json()
+    with pytest.raises(UserError, match="unknown setting colour"):
+        Config.from_json({**values, "colour": "red"})
+    values.pop("lr")
+    with pytest.raises(UserError, match="settings lack lr"):
+        Config.from_json(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [("1epochs", (1, "epochs")), ("3", (3, "epochs")), ("1 epoch", (1, "epochs")), ("250steps", (250, "steps"))],
+)
+def test_checkpoint_interval(text: str, interval: tuple[int, str]) -> None:
+    assert config(checkpoint_every=text).checkpoint_interval() == interval
+
+
+def test_run_name_is_a_plain_file_name() -> None:
+    name = config(method="CROWN-Soft:gamma=1", model="my.package:net").run_name
+    assert name == "digits-my.package_net-CROWN-Soft_gamma=1-eps0.1-seed0"
