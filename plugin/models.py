@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.errors import UserError
+from plugin.streams import seeded
 
 Shape = tuple[int, int, int]
 NORMALIZE_KEYS = {"layers.0.mean": "mean", "layers.0.sigma": "std"}  # as published state dicts name them
@@ -123,29 +126,19 @@ def build(
     global stream. Layers keep torch's default initialisation.
     Raises UserError for an unknown name, and for a factory that fails or gives something else than such a network.
     """
+    stream = nullcontext if seed is None else partial(seeded, seed)
     if name in ARCHITECTURES:
-        with _seeded(seed):
+        with stream():
             return Network(mean, std, *ARCHITECTURES[name](input_shape, classes))
     if ":" not in name:
         known = ", ".join(ARCHITECTURES)
         raise UserError(f"unknown model {name!r}: expected one of {known}, or package.module:factory")
-    with _seeded(seed):  # apart from building: what a module draws when it is first imported must not move the weights
+    with stream():  # apart from building: what a module draws when it is first imported must not move the weights
         factory = _find_factory(name)
-    with _seeded(seed):
+    with stream():
         return _build_own(
             name, factory, input_shape=input_shape, classes=classes, mean=tuple(mean), std=tuple(std)
         )
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    if seed is None:
-        yield
-        return
-    # Weights are drawn on the CPU: no device's stream needs to be put back, as long as none is seeded either.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _find_factory(name: str) -> Callable[..., object]:
@@ -200,7 +193,7 @@ def _check_output(name: str, model: nn.Module, input_shape: object, classes: obj
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Copy the weights in the file `path` into `model`, all or none.
+    """Copy the weights in the file `path` into `model`, all or nothing.
 
     The file holds a state dict, alone or under the key "model" (as in a run's checkpoint). It is read with
     torch.load(weights_only=True): it cannot run code. Published state dicts that also store the mean and std of
@@ -208,7 +201,12 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     Raises UserError for a file that is absent, damaged, of another kind, or made for another network.
     """
     path = Path(path)
-    state = _read_state(path)
+    set_weights(model, _read_state(path), path)
+
+
+def set_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy a state dict, which came from the file `path`, into `model`, all or nothing; see load_weights."""
+    state = dict(weights)
     expected = model.state_dict()
     _check_normalization(model, state, path)
     problems = [f"{key} is missing" for key in expected if key not in state]
@@ -232,6 +230,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_sums(path)
     except FileNotFoundError:
         raise UserError(f"weights {path}: no such file") from None
     except OSError as problem:
@@ -246,6 +245,15 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"weights {path}: expected a state dict (names to tensors), got {type(content).__name__}")
     return dict(content)
+
+
+def _check_sums(path: Path) -> None:
+    """Raises BadZipFile for changed bytes: torch.load does not look at the checksums that torch.save wrote."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+        if changed is not None:
+            raise zipfile.BadZipFile(changed)
 
 
 def _check_normalization(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -127,6 +127,11 @@ def write_bad_file(kind: str, path: Path) -> None:
     elif kind == "truncated":
         torch.save(state, path)
         path.write_bytes(path.read_bytes()[:-5000])
+    elif kind == "changed byte":
+        torch.save(state, path)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
     elif kind == "pickle code":
         torch.save({"model": Bomb(path.parent / "ran")}, path)
     elif kind == "plain pickle code":
@@ -157,6 +162,7 @@ def write_bad_file(kind: str, path: Path) -> None:
         ("garbage", "damaged"),
         ("text", "damaged"),
         ("truncated", "damaged"),
+        ("changed byte", "damaged"),
         ("pickle code", "more than tensors"),
         ("plain pickle code", "more than tensors"),
         ("whole model", "more than tensors"),
