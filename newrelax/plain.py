@@ -1,0 +1,115 @@
+"""The plain path: margins from auto_LiRPA's `BoundedModule`. The only caller of `compute_bounds`.
+
+It takes any graph that auto_LiRPA can trace. The faster passes of `propagation.py` are tested against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from . import lirpa
+from .errors import UserError
+from .method import Method
+from .operator import CONSTANT_OPERATORS, RelaxedRelu, relu_operator
+
+_PROPAGATIONS = {
+    "interval": dict(method="IBP"),
+    "backward": dict(method="backward"),
+    "ibp+backward": dict(IBP=True, method="backward"),
+    "forward": dict(method="forward"),
+    "hybrid": dict(method="forward"),  # with equal slopes the forward mode is the hybrid zonotope
+}
+
+
+def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> nn.Module:
+    """The `BoundedModule` of a model under a method's ReLU relaxation. Parameters stay the model's own.
+
+    Raises `UserError` if auto_LiRPA cannot trace the model.
+    """
+    custom_ops: dict[str, object] = dict(CONSTANT_OPERATORS)
+    options: dict[str, object] = {"sparse_intermediate_bounds": False}
+    relaxation = method.relaxation
+    if relaxation is not None:
+        if relaxation.native is not None and not method.random_slopes and method.propagation in ("backward", "ibp+backward"):
+            options[lirpa.RELU_OPTION] = relaxation.native
+        else:
+            custom_ops["onnx::Relu"] = relu_operator(relaxation)
+    like = next(model.parameters())
+    sample = torch.zeros((1, *input_shape), dtype=like.dtype, device=like.device)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    training = model.training
+    auto_logger = logging.getLogger("auto_LiRPA")
+    level = auto_logger.level
+    auto_logger.setLevel(logging.CRITICAL)
+    try:
+        with lirpa.tracing(), contextlib.redirect_stdout(io.StringIO()):
+            bounded = lirpa.BoundedModule(model.eval(), sample, bound_opts=options, custom_ops=custom_ops)
+    except (NotImplementedError, KeyError, AttributeError, RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"auto_LiRPA {lirpa.VERSION} cannot trace {type(model).__name__} on inputs of shape {tuple(input_shape)}: {reason}"
+        ) from error
+    finally:
+        auto_logger.setLevel(level)
+        model.train(training)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+    _share_tensors(bounded, model)
+    return bounded
+
+
+def _share_tensors(bounded: nn.Module, model: nn.Module) -> None:
+    """Tracing moves the model through the CPU, after which buffers on a GPU are copies: point back at the model's."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    for node in bounded._modules.values():
+        if isinstance(node, (lirpa.BoundParams, lirpa.BoundBuffers)) and node.ori_name in own:
+            tensor = own[node.ori_name]
+            if isinstance(node, lirpa.BoundParams):
+                node._parameters["param"] = tensor
+            else:
+                node._buffers["buffer"] = tensor
+
+
+class PlainBounds:
+    """Margins of a traced model by auto_LiRPA alone."""
+
+    def __init__(self, model: nn.Module, input_shape: Sequence[int], method: Method) -> None:
+        if method.propagation not in _PROPAGATIONS:
+            raise UserError(f"{method.label}: auto_LiRPA has no {method.propagation} propagation")
+        self.model = model
+        self.method = method
+        self.bounded = trace(model, input_shape, method)
+        final = self.bounded[self.bounded.final_name]
+        self.classes = int(final.output_shape[-1])
+        self.relus = [n for n in self.bounded._modules.values() if isinstance(n, (lirpa.BoundRelu, RelaxedRelu))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.bounded.train(self.model.training)
+        return self.bounded(x)
+
+    def margins(self, lower: Tensor, upper: Tensor, specification: Tensor, *, ibp: bool = False) -> Tensor:
+        """Lower bounds of specification @ logits over the box; [batch, classes − 1].
+
+        specification: [batch, classes − 1, classes]. `ibp`: by intervals, whatever the method's propagation.
+        """
+        center = (lower + upper) / 2
+        box = lirpa.PerturbationLpNorm(norm=float("inf"), eps=1.0, x_L=lower, x_U=upper)
+        arguments = _PROPAGATIONS["interval" if ibp else self.method.propagation]
+        self.bounded.train(self.model.training)
+        with contextlib.redirect_stdout(io.StringIO()):
+            result, _ = self.bounded.compute_bounds(
+                x=(lirpa.BoundedTensor(center, box),), C=specification,
+                bound_upper=ibp or self.method.propagation == "interval", **arguments,
+            )  # fmt: skip
+        return result
+
+    def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Pre-activation bounds (lower, upper) of every ReLU, as the last call of `margins` found them."""
+        return tuple((node.inputs[0].lower.detach(), node.inputs[0].upper.detach()) for node in self.relus)
