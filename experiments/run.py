@@ -23,9 +23,10 @@ import click
 from newrelax.errors import UserError
 
 from experiments.engines import Engine, LocalEngine
-from experiments.grid import Run, expand, load_table, parse_only
+from experiments.grid import Run, expand, parse_only
 from experiments.progress import Progress
 from experiments.store import Place
+from experiments.table_file import load_table
 from experiments.worker import Job, Outcome, State
 
 EXIT_FAILED = 1
@@ -64,7 +65,7 @@ def make_job(
         id=run.id,
         table=str(out / run.table),
         settings=run.settings(),
-        train=(*commands.train, *run.arguments(), "--out", str(place.folder), *data, *where),
+        train=(*commands.train, *run.arguments(), "--out", str(place.folder), *data, *where, "--resume"),
         analyze=analyze,
         environment={"OMP_NUM_THREADS": str(threads)},
     )

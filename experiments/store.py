@@ -14,7 +14,6 @@ from typing import Any
 RESULT = "result.json"
 ANALYSIS = "analysis.json"
 METRICS = "metrics.jsonl"
-CONFIG = "config.json"
 _RESULT_KEYS = ("method", "dataset", "model", "seed", "natural_accuracy", "pgd_accuracy", "certified_accuracy")
 
 

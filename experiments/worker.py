@@ -21,7 +21,7 @@ from typing import Any
 
 from newrelax.errors import UserError
 
-from experiments.store import CONFIG, Place, write_json
+from experiments.store import Place, write_json
 
 # What a log's last lines say when another try may well succeed: memory or disk that others may free, a device or a
 # network that was away.  Anything else with an exit status is the run's own fault and comes back at each try.
@@ -58,8 +58,8 @@ class Outcome:
 class Job:
     """All that a process on any machine needs for a run: plain data, picklable.
 
-    `steps`: commands, run one after another, each until its result is there; `--resume` is added to the first when
-    the folder holds a run.  `environment` is laid over the process's own.
+    `train` and then `analyze`, when there is one, are commands that go on with whatever the folder holds; each is run
+    until its result is there.  `environment` is laid over the process's own.
     """
 
     id: str
@@ -104,8 +104,7 @@ def _attempt_locked(job: Job, held: int, stop: Callable[[], bool], grace: float)
     if place.is_finished():
         return Outcome(job.id, State.SKIPPED)
     if place.read_result() is None:
-        resume = ("--resume",) if (place.folder / CONFIG).exists() else ()
-        outcome = _run(job, (*job.train, *resume), held, lambda: place.read_result() is not None, stop, grace)
+        outcome = _run(job, job.train, held, lambda: place.read_result() is not None, stop, grace)
         if outcome.state is not State.FINISHED or not job.analyze:
             return _noted(place, outcome)
     return _noted(place, _run(job, job.analyze, held, place.is_finished, stop, grace))

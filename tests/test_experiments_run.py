@@ -1,13 +1,15 @@
 """The runner: what is skipped, resumed, tried again, listed; and what kills may not do."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,6 @@ from experiments.run import Commands, local_slots, main, run_table
 from experiments.store import Place
 from newrelax.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 TRAINER = Path(__file__).with_name("fake_trainer.py")
 TABLE = """
 seeds = 2
@@ -47,14 +48,10 @@ class Bench:
         options = {"jobs": 2, "pause": 0.01, "commands": self.commands(), "out": self.out, **options}
         return run_table(str(self.table), **options)
 
-    def start(self, pause: float, jobs: int = 2) -> subprocess.Popen:
+    def start(self, pause: float, jobs: int = 2) -> "Runner":
         """The runner as a process of its own."""
-        code = (
-            "import sys; from pathlib import Path; from experiments.run import Commands, run_table\n"
-            f"sys.exit(run_table({str(self.table)!r}, out=Path({str(self.out)!r}), jobs={jobs}, pause=0.01, retries=20,"
-            f" commands=Commands(train={self.commands(pause).train!r})))"
-        )
-        return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        options = {"jobs": jobs, "pause": 0.01, "retries": 20, "commands": self.commands(pause), "out": self.out}
+        return Runner(str(self.table), options)
 
     def misbehave(self, **plan: list[str]) -> None:
         (self.out / "misbehave.json").write_text(json.dumps(plan))
@@ -66,6 +63,12 @@ class Bench:
     def count(self, word: str) -> Counter:
         return Counter(entry[1] for entry in self.journal() if entry[0] == word)
 
+    def live_trainers(self) -> list[int]:
+        """Processes of fake trainers that have started and not ended."""
+        ended = {entry[2] for entry in self.journal() if entry[0] == "end"}
+        pids = {entry[2] for entry in self.journal() if entry[0] == "start"} - ended
+        return sorted(int(pid) for pid in pids if is_trainer(pid))
+
     def results(self) -> dict[str, dict]:
         """Each run's result without its timing."""
         found = {path.parent.name: json.loads(path.read_text()) for path in self.out.glob("small/*/result.json")}
@@ -75,6 +78,45 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path):
     return Bench(tmp_path)
+
+
+def is_trainer(pid: str) -> bool:
+    """True when the process lives and is a fake trainer (a number may come again)."""
+    try:
+        return TRAINER.name in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+class Runner:
+    """`run_table` in a process that starts at once (forked from one that has imported it), and its output."""
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.run"])
+
+    def __init__(self, table: str, options: dict) -> None:
+        with tempfile.NamedTemporaryFile(delete=False, dir=options["out"]) as file:
+            self.log = Path(file.name)
+        self.process = self.context.Process(target=run_logged, args=(table, options, self.log))
+        self.process.start()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def wait(self, seconds: float = 40.0) -> int | None:
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+def run_logged(table: str, options: dict, log: Path) -> None:
+    """The body of a `Runner`."""
+    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        sys.exit(run_table(table, **options))
 
 
 IDS = {f"FC-{method}-seed{seed}" for method in ("IBP", "CROWN", "hBox") for seed in (0, 1)}
@@ -161,19 +203,17 @@ def test_a_folder_with_other_settings_is_left_alone(bench, capsys):
 def test_sigint_ends_the_runs_gently(bench):
     runner = bench.start(pause=2.0)
     wait_for(lambda: len(bench.journal()) == 2)
-    runner.send_signal(signal.SIGINT)
-    output = runner.communicate(timeout=20)[0].decode()
-    assert runner.returncode == 130
-    assert sum(bench.count("saved").values()) == 2, output
-    assert "run the same command again" in output and "6 stopped" in output
+    os.kill(runner.process.pid, signal.SIGINT)
+    assert runner.wait() == 130
+    assert sum(bench.count("saved").values()) == 2, runner.output
+    assert "run the same command again" in runner.output and "6 stopped" in runner.output
     assert bench.run() == 0
     assert bench.count("end") == dict.fromkeys(IDS, 1)
 
 
 def test_two_runners_share_the_work(bench):
     runners = [bench.start(pause=0.02), bench.start(pause=0.02)]
-    outputs = [runner.communicate(timeout=30)[0].decode() for runner in runners]
-    assert [runner.returncode for runner in runners] == [0, 0], outputs
+    assert [runner.wait() for runner in runners] == [0, 0], [runner.output for runner in runners]
     assert bench.count("start") == dict.fromkeys(IDS, 1)
 
 
@@ -181,42 +221,30 @@ def test_an_orphan_is_waited_for(bench):
     runner = bench.start(pause=0.15)
     wait_for(lambda: len(bench.journal()) == 2)
     runner.kill()
-    runner.wait()
     assert bench.run() == 0
     assert bench.count("start") == dict.fromkeys(IDS, 1)
     assert not bench.count("overlap")
 
 
 def test_ten_kills_lose_nothing_and_repeat_nothing(bench, tmp_path):
-    undisturbed = Bench(tmp_path / "calm") if (tmp_path / "calm").mkdir() is None else None
+    (tmp_path / "calm").mkdir()
+    undisturbed = Bench(tmp_path / "calm")
     undisturbed.run()
     draw = random.Random(7)
-    runner = bench.start(pause=0.05)
-    kills = 0
-    while kills < 10:
-        time.sleep(draw.uniform(0.05, 0.3))
-        if runner.poll() is not None or draw.random() < 0.5:
+    runner = bench.start(pause=0.15)
+    for victim in draw.sample(["runner", "trainer"] * 5, 10):
+        wait_for(lambda: runner.process.exitcode is not None or bench.live_trainers())
+        time.sleep(draw.uniform(0.0, 0.4))
+        if victim == "trainer" and (living := bench.live_trainers()):
+            os.kill(draw.choice(living), signal.SIGKILL)
+        else:
             runner.kill()
-            runner.wait()
-            runner = bench.start(pause=0.05)
-            kills += 1
-        elif started := [entry for entry in bench.journal() if entry[0] == "start"]:
-            kills += kill_trainer(int(draw.choice(started[-2:])[2]))
-    assert runner.wait(timeout=40) == 0
+            runner = bench.start(pause=0.15)
+    assert runner.wait() == 0, runner.output
+    assert bench.count("start").total() > len(IDS), "no kill has hit a trainer"
     assert bench.results() == undisturbed.results()
     assert bench.count("end") == dict.fromkeys(IDS, 1)
     assert not bench.count("overlap")
-
-
-def kill_trainer(pid: int) -> int:
-    """Kill a fake trainer if it still runs; 1 when it did."""
-    try:
-        if TRAINER.name not in Path(f"/proc/{pid}/cmdline").read_text():
-            return 0
-        os.kill(pid, signal.SIGKILL)
-    except (OSError, ProcessLookupError):
-        return 0
-    return 1
 
 
 def wait_for(condition, seconds=20.0):

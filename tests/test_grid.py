@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from experiments.grid import OPTIONS, expand, load_table, parse_only, parse_table, table_names
+from experiments.grid import OPTIONS, expand, parse_only
+from experiments.table_file import load_table, parse_table, table_names
 from newrelax.errors import UserError
 
 SWEEP = {
@@ -163,5 +164,5 @@ def test_an_unknown_table_names_the_known_ones():
 
 def test_every_option_is_one_of_the_trainer_s():
     train = pytest.importorskip("plugin.train")
-    known = {name.removeprefix("--") for option in train.main.params for name in option.opts}
+    known = {name.removeprefix("--") for option in train.command.params for name in option.opts}
     assert set(OPTIONS) <= known
