@@ -1,0 +1,81 @@
+"""TensorBoard: the epoch's figures as scalars, and the hyperparameters with the final result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from plugin.callbacks.base import Callback, EpochInfo
+from plugin.loop import TrainState
+
+# Where a figure of EpochInfo.means is shown; the worst case's are added by kind.
+_TAGS = {
+    "loss": "loss/total",
+    "natural_loss": "loss/natural",
+    "natural_accuracy": "accuracy/natural",
+    "gradient_norm": "training/gradient_norm",
+}
+
+
+class TensorBoard(Callback):
+    """Writes event files into ``folder``, one value an epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """For other callbacks that have something to show; there once training has started."""
+        assert self._writer is not None, "training has not started"
+        return self._writer
+
+    def on_start(self, state: TrainState) -> None:
+        # What an interrupted run wrote after its last checkpoint is hidden by purge_step.
+        purge = state.epoch + 1 if state.step > 0 else None
+        self._writer = SummaryWriter(str(self._folder), purge_step=purge)
+
+    def on_epoch(self, state: TrainState, info: EpochInfo) -> None:
+        figures = {
+            "schedule/eps": info.values.eps,
+            "schedule/kappa": info.values.kappa,
+            "schedule/beta": info.values.beta,
+            "schedule/learning_rate": info.values.lr,
+            "speed/images_per_second": info.images_per_second,
+        }
+        for name, value in info.means.items():
+            if isinstance(value, float):
+                figures[_tag(name)] = value
+        crossing = info.means.get("crossing")
+        if isinstance(crossing, list):
+            for index, share in enumerate(crossing, start=1):
+                figures[f"crossing/relu_{index}"] = share
+        for tag, value in figures.items():
+            self.writer.add_scalar(tag, value, info.epoch)
+        self.writer.flush()
+
+    def on_end(self, state: TrainState, result: dict[str, object]) -> None:
+        hyperparameters = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in state.config.to_json().items()
+            if value is not None
+        }
+        metrics = {
+            f"result/{name}": float(value)
+            for name, value in result.items()
+            if name.endswith("_accuracy") and isinstance(value, (int, float))
+        }
+        self.writer.add_hparams(hyperparameters, metrics, run_name=".")
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _tag(name: str) -> str:
+    if name in _TAGS:
+        return _TAGS[name]
+    kind, _, quantity = name.rpartition("_")
+    return f"{quantity}/{kind}"

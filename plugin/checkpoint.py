@@ -1,0 +1,99 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from newrelax.errors import UserError
+from plugin.files import write_atomically
+from plugin.loop import TrainState
+
+FILE_NAME = "checkpoint.pt"
+# The file is what torch.save wrote, then one line with this mark and the SHA-256 of all before it:
+# torch by itself does not notice a damaged tensor, and its reader does not mind what follows.
+MARK = b"\nnewrelax checkpoint 1 sha256 "
+_TRAILER_LENGTH = len(MARK) + 65
+
+
+def save(path: Path, state: TrainState) -> None:
+    """Writes the state of a run atomically, in the middle of an epoch too.
+
+    Raises plugin.finite.NonFiniteLoss instead of saving a run that went bad, and UserError when
+    the device is full; the checkpoint before stays in both cases.
+    """
+    state.check_finite()
+    devices = [state.device] if state.device.type == "cuda" else []
+    content = {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "meter": state.meter.state_dict(),
+        "order_at_epoch": state.order_at_epoch,
+        "cpu_stream": torch.get_rng_state(),
+        "device_streams": [torch.cuda.get_rng_state(device) for device in devices],
+        "device": state.device.type,
+        "step": state.step,
+        "epoch": state.epoch,
+        "epoch_step": state.epoch_step,
+        "seconds": state.seconds,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    body = buffer.getvalue()
+    write_atomically(path, body + _trailer(body))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU. No code in it can run.
+
+    Raises UserError when the file is absent, not a checkpoint of this program, or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise UserError(f"cannot read checkpoint {path}: {problem.strerror}") from problem
+    body = content[:-_TRAILER_LENGTH]
+    if not content.endswith(_trailer(body)):
+        raise UserError(
+            f"{path} is not a checkpoint of this program, or it is damaged or truncated: its checksum does not "
+            "match; nothing of it was loaded"
+        )
+    try:
+        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as problem:  # whatever the unpickler stumbles over, the file is to blame
+        raise UserError(f"checkpoint {path} holds what this program never writes; it was not loaded") from problem
+
+
+def _trailer(body: bytes) -> bytes:
+    return MARK + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+def restore(path: Path, state: TrainState) -> None:
+    """Puts a run back to where ``path`` was saved; the random streams last.
+
+    Raises UserError as :func:`read` does, and when the checkpoint belongs to another run.
+    """
+    content = read(path)
+    if content.get("device") != state.device.type:
+        raise UserError(
+            f"checkpoint {path} was saved on {content.get('device')}, the run is to go on on {state.device.type}: "
+            f"continue with --device {content.get('device')}"
+        )
+    try:
+        state.model.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        state.meter.load_state_dict(content["meter"])
+        state.order_at_epoch = content["order_at_epoch"]
+        for name in ("step", "epoch", "epoch_step"):
+            setattr(state, name, int(content[name]))
+        state.seconds = float(content["seconds"])
+        torch.set_rng_state(content["cpu_stream"])
+        for stream in content["device_streams"]:
+            torch.cuda.set_rng_state(stream, state.device)
+    except (KeyError, ValueError, TypeError, RuntimeError) as problem:
+        reason = " ".join(str(problem).split())[:160]
+        raise UserError(f"checkpoint {path} does not fit this run's network and optimiser: {reason}") from problem

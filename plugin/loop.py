@@ -1,0 +1,213 @@
+"""The training loop: the only one, for every method and device."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from newrelax.bounds import BoundedNetwork
+from newrelax.method import Method
+from plugin.callbacks.base import Callback, EpochInfo, StepInfo
+from plugin.config import Config
+from plugin.data import Dataset, batches
+from plugin.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
+from plugin.interrupt import Interrupted, StopRequest
+from plugin.losses import Objective
+from plugin.meter import Meter
+from plugin.schedule import Schedule, Values
+from plugin.world import World
+
+# What the loss does not need (crossing neurons, natural accuracy when κ = 0) is measured every
+# so many steps, which keeps its cost at a few percent.
+OBSERVE_EVERY = 8
+
+
+@dataclass
+class TrainState:
+    """A run in progress: what the loop changes and what callbacks may read.
+
+    ``step`` and ``epoch`` count finished ones, ``epoch_step`` the finished steps of the present
+    epoch; ``seconds`` is the training time so far. ``order`` draws the batches; ``order_at_epoch``
+    is its state when the epoch began, from which a resumed run repeats the epoch's order.
+    """
+
+    config: Config
+    method: Method
+    model: nn.Module
+    net: BoundedNetwork
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    dataset: Dataset
+    device: torch.device
+    meter: Meter
+    guard: FiniteGuard
+    order: torch.Generator
+    order_at_epoch: Tensor
+    world: World = field(default_factory=World)
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def create(cls, config: Config, method: Method, model: nn.Module, dataset: Dataset, world: World | None = None) -> TrainState:
+        """A run at its start. ``model`` is on ``config.device``, as the data set is.
+
+        Seeds torch's global streams, which random methods (attacks, random slopes) draw from.
+        """
+        device = torch.device(config.device)
+        torch.manual_seed(config.seed)
+        order = torch.Generator(device).manual_seed(config.seed)
+        net = BoundedNetwork(model, dataset.input_shape, method, bound_memory=config.bound_memory)
+        optimizer = make_optimizer(config, model)
+        if method.propagation == "attack":
+            worst = "pgd"
+        else:
+            worst = "certified" if method.sound else "estimated"
+        return cls(
+            config=config,
+            method=method,
+            model=model,
+            net=net,
+            objective=Objective(net, method, config.l1, config.pgd_steps),
+            optimizer=optimizer,
+            schedule=Schedule.from_config(config, steps_per_epoch(config, dataset)),
+            dataset=dataset,
+            device=device,
+            meter=Meter(device, worst),
+            guard=FiniteGuard(optimizer, device),
+            order=order,
+            order_at_epoch=order.get_state(),
+            world=World() if world is None else world,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.config, self.dataset)
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * self.steps_per_epoch
+
+    def check_finite(self) -> None:
+        """Raises :class:`NonFiniteLoss` when a step so far was bad. Waits for the device."""
+        bad = self.guard.bad_step()
+        if bad is not None:
+            raise NonFiniteLoss(
+                f"step {bad.number} (epoch {bad.number // self.steps_per_epoch + 1}): the loss or its gradient is "
+                f"not finite; first offending layer: {first_offender(self.objective, bad)}; "
+                "the last good checkpoint is kept; try a smaller --lr or --clip-grad 10"
+            )
+
+
+def steps_per_epoch(config: Config, dataset: Dataset) -> int:
+    """Optimiser steps an epoch; the last batch may be smaller."""
+    return -(-len(dataset.train_y) // config.batch_size)
+
+
+def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """The fused optimisers: one kernel for all weights, and they heed ``found_inf`` on the device."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, fused=True)
+    return torch.optim.Adam(parameters, lr=config.lr, fused=True)
+
+
+def train(state: TrainState, callbacks: Iterable[Callback] = (), stop: StopRequest | None = None) -> None:
+    """Trains ``state`` to its last epoch, from wherever it is.
+
+    Raises :class:`NonFiniteLoss` when the loss stops being finite, and :class:`Interrupted` (after
+    the callbacks had their chance to save) when ``stop`` was asked for.
+    """
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        callback.on_start(state)
+    while state.epoch < state.config.epochs:
+        _train_epoch(state, callbacks, stop)
+    for callback in callbacks:
+        callback.on_trained(state)
+
+
+def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest | None) -> None:
+    state.model.train()
+    state.order.set_state(state.order_at_epoch)
+    stream = batches(state.dataset, state.config.batch_size, state.order, state.config.augment)
+    started, seconds_before, first = time.perf_counter(), state.seconds, state.epoch_step
+    images = 0
+    for x, y in itertools.islice(stream, first, None):
+        values = state.schedule.values(state.step)
+        info = train_step(state, x, y, values)
+        images += len(x)
+        state.step += 1
+        state.epoch_step += 1
+        if state.guard.is_due(info.step):
+            state.check_finite()
+        state.seconds = seconds_before + time.perf_counter() - started
+        for callback in callbacks:
+            callback.on_step(state, info)
+        if stop is not None and stop.signal is not None:
+            for callback in callbacks:
+                callback.on_interrupt(state)
+            raise Interrupted(stop.signal, f"stopped after step {state.step} of {state.total_steps}")
+    means = state.meter.means()
+    state.check_finite()
+    elapsed = time.perf_counter() - started
+    state.seconds = seconds_before + elapsed
+    state.epoch += 1
+    state.epoch_step = 0
+    state.order_at_epoch = state.order.get_state()
+    state.meter = Meter(state.device, state.meter.worst)
+    epoch_info = EpochInfo(
+        epoch=state.epoch,
+        step=state.step,
+        values=state.schedule.values(state.step - 1),
+        means=means,
+        seconds=state.seconds,
+        images_per_second=images / elapsed,
+    )
+    for callback in callbacks:
+        callback.on_epoch(state, epoch_info)
+
+
+def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepInfo:
+    """One optimiser step on the batch ``x``, ``y`` (of all processes together).
+
+    The batch goes through in ``config.accumulate`` pieces whose gradients add up to the whole
+    batch's; only batch norm sees the pieces.
+    """
+    config, objective = state.config, state.objective
+    for group in state.optimizer.param_groups:
+        group["lr"] = values.lr
+    state.optimizer.zero_grad(set_to_none=True)
+    total = len(x)
+    observe = state.step % OBSERVE_EVERY == 0
+    loss = torch.zeros((), device=state.device)
+    for piece_x, piece_y in zip(x.chunk(config.accumulate), y.chunk(config.accumulate)):
+        terms = objective(piece_x, piece_y, values, total=total, observe=observe)
+        terms.loss.backward()
+        loss = loss + terms.loss.detach()
+        state.meter.add(terms, len(piece_x))
+    penalty = objective.penalty()
+    if penalty is not None:
+        penalty.backward()
+        loss = loss + penalty.detach()
+    norm = _gradient_norm(state.model, config.clip_grad)
+    state.meter.add_step(loss, norm)
+    state.guard.watch(Step(state.step, x, y, values), loss, norm)
+    state.optimizer.step()
+    return StepInfo(state.step, values, x, y, terms, loss, norm)
+
+
+def _gradient_norm(model: nn.Module, limit: float | None) -> Tensor:
+    """The gradient's L2 norm over all weights, a scalar; clips the gradient to ``limit``."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit is not None:
+        torch._foreach_mul_(gradients, torch.clamp(limit / (norm + 1e-6), max=1.0))
+    return norm

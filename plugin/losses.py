@@ -1,0 +1,117 @@
+"""What training minimises: κ·CE(natural) + (1 − κ)·CE(worst case) + λ₁·Σ|weights| (paper, "Training")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from newrelax.bounds import BoundedNetwork, box, worst_logits
+from newrelax.method import Method
+from plugin.attacks import pgd
+from plugin.schedule import Values
+
+
+class Measured(NamedTuple):
+    """One loss on a batch: the sum of its cross-entropies and the number of inputs it calls right."""
+
+    loss: Tensor
+    right: Tensor
+
+
+class Terms(NamedTuple):
+    """The parts of a step's loss. ``natural`` and ``worst`` are absent where they were skipped.
+
+    ``loss`` is the scalar to minimise. ``crossing`` holds, per ReLU layer, the share of neurons
+    that cross (a vector), when the step was asked to observe and had bounds.
+    """
+
+    loss: Tensor
+    natural: Measured | None
+    worst: Measured | None
+    crossing: Tensor | None
+
+
+def certified_loss(margins: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of the worst-case logits.
+
+    ``margins``: lower bounds of z_y − z_j, [batch, classes − 1]; ``y``: [batch].
+    """
+    return F.cross_entropy(worst_logits(margins, y), y, reduction=reduction)
+
+
+def l1_norm(model: nn.Module) -> Tensor:
+    """Σ|w| over the weights (not the biases) of the linear and convolutional layers; a scalar."""
+    weights = [m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    if not weights:
+        return torch.zeros(())
+    return torch.stack([weight.abs().sum() for weight in weights]).sum()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The training loss of one method on one network.
+
+    ``pgd_steps`` is used by adversarial training only, whose worst case is an attack's logits.
+    """
+
+    net: BoundedNetwork
+    method: Method
+    l1: float = 0.0
+    pgd_steps: int = 10
+    normalised_by_batch: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.net.model.modules())
+        object.__setattr__(self, "normalised_by_batch", batch_norm)
+
+    def __call__(self, x: Tensor, y: Tensor, values: Values, *, total: int | None = None, observe: bool = False) -> Terms:
+        """The loss of inputs ``x`` [batch, …] with classes ``y`` [batch].
+
+        ``total``: the size of the whole batch when ``x`` is a piece of it; the pieces' losses then
+        add up to the batch's, save for L1, which :meth:`penalty` gives once. ``observe``: measure
+        what the loss does not need, too.
+        """
+        total = len(x) if total is None else total
+        loss = x.new_zeros(())
+        natural = worst = crossing = None
+        if values.kappa > 0 or self.normalised_by_batch:
+            # With batch norm the clean pass fixes the statistics that the bounds are computed with.
+            natural = _measure(self.net(x), y)
+            if values.kappa > 0:
+                loss = loss + values.kappa * natural.loss / total
+        elif observe:
+            with torch.no_grad():
+                natural = _measure(self.net(x), y)
+        if values.kappa < 1:
+            worst, crossing = self._worst(x, y, values, observe)
+            loss = loss + (1 - values.kappa) * worst.loss / total
+        return Terms(loss, natural, worst, crossing)
+
+    def penalty(self) -> Tensor | None:
+        """λ₁·Σ|weights|, or None when λ₁ is 0."""
+        return self.l1 * l1_norm(self.net.model) if self.l1 > 0 else None
+
+    def _worst(self, x: Tensor, y: Tensor, values: Values, observe: bool) -> tuple[Measured, Tensor | None]:
+        if self.method.propagation == "attack":
+            attacked = pgd(self.net.model, x, y, values.eps, steps=self.pgd_steps)
+            return _measure(self.net(attacked), y), None
+        bounds = self.net.bounds(*box(x, values.eps), y, beta=values.beta)
+        worst = Measured(
+            certified_loss(bounds.margins, y, reduction="sum"),
+            (bounds.margins.detach() > 0).all(dim=1).sum(),
+        )
+        return worst, _crossing_shares(bounds.layers) if observe else None
+
+
+def _measure(logits: Tensor, y: Tensor) -> Measured:
+    return Measured(F.cross_entropy(logits, y, reduction="sum"), (logits.detach().argmax(1) == y).sum())
+
+
+def _crossing_shares(layers: tuple[tuple[Tensor, Tensor], ...]) -> Tensor | None:
+    if not layers:
+        return None
+    return torch.stack([((l < 0) & (u > 0)).float().mean() for l, u in layers]).detach()

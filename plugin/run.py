@@ -1,0 +1,115 @@
+"""One training run from its config to its result, in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from newrelax.errors import UserError
+from newrelax.method import Method
+from newrelax.registry import Registry
+from newrelax.soundness import find_counterexample
+from plugin import checkpoint
+from plugin.callbacks.base import Callback
+from plugin.callbacks.checkpoint import Checkpoints
+from plugin.callbacks.metrics import Metrics
+from plugin.callbacks.progress import Progress
+from plugin.callbacks.tensorboard import TensorBoard
+from plugin.config import Config, PluginFile
+from plugin.data import load
+from plugin.interrupt import StopRequest
+from plugin.loop import TrainState, train
+from plugin.models import build, load_weights
+from plugin.outcome import conclude
+from plugin.records import RunFolder
+
+# Callbacks of a run that is about to start, beyond the ones every run has.
+CallbackFactory = Callable[[TrainState, RunFolder], Sequence[Callback]]
+
+
+def load_registry(config: Config) -> Registry:
+    """The registry that a run's config needs. Raises UserError when a plugin file has changed."""
+    for plugin in config.plugins:
+        if PluginFile.read(plugin.path) != plugin:
+            raise UserError(
+                f"plugin {plugin.path} changed since the run started: restore it, or start another run with --out"
+            )
+    return Registry.load([plugin.path for plugin in config.plugins])
+
+
+def check_device(name: str) -> torch.device:
+    """The device of that name. Raises UserError when this machine or this program has none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: expected cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported: expected cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(f"--device {name}: this machine has {count or 'no'} CUDA device{'s' if count > 1 else ''}; use --device cpu")
+    return device
+
+
+def check_soundness(method: Method, allow_unsound: bool) -> bool:
+    """Whether the method's lines bound ReLU; raises UserError when not and that is not allowed."""
+    if method.relaxation is None:
+        return True
+    found = find_counterexample(method.relaxation)
+    if found is None and method.relaxation.sound:
+        return True
+    if not allow_unsound:
+        raise UserError(
+            f"{method.label} is not sound: {found or 'it says so itself'}; "
+            "--allow-unsound trains with it all the same, and certifies nothing"
+        )
+    return False
+
+
+def run(
+    config: Config,
+    registry: Registry,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    stop: StopRequest | None = None,
+    extra_callbacks: CallbackFactory | None = None,
+) -> dict[str, object]:
+    """Trains, evaluates on the whole test set and writes the result, which it returns.
+
+    Goes on from the folder's checkpoint when ``resume`` is true and there is one.
+    """
+    device = check_device(config.device)
+    method = registry.get_method(config.method)
+    sound = check_soundness(method, config.allow_unsound)
+    if not sound:
+        method = replace(method, sound=False)
+    if config.beta is not None:
+        method = replace(method, beta=config.beta)
+    dataset = load(config.dataset, config.data_dir, device, limit_train=config.limit_train, seed=config.seed)
+    model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
+    if config.weights is not None:
+        load_weights(model, config.weights)
+    state = TrainState.create(config, method, model.to(device), dataset)
+    if resume and folder.checkpoint.exists():
+        checkpoint.restore(folder.checkpoint, state)
+    callbacks: list[Callback] = [Metrics(folder), TensorBoard(folder.path), Progress()]
+    if extra_callbacks is not None:
+        callbacks += extra_callbacks(state, folder)
+    callbacks.append(Checkpoints(folder.checkpoint, config.checkpoint_interval()))
+    try:
+        train(state, callbacks, stop)
+        if stop is not None:
+            stop.deferred = False
+        result = conclude(state, registry, sound)
+        folder.write_model(state.model)
+        for callback in callbacks:
+            callback.on_end(state, result)
+        folder.write_result(result)
+    finally:
+        for callback in callbacks:
+            callback.close()
+    return result

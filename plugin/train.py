@@ -1,0 +1,171 @@
+"""Command line: ``python -m plugin.train --method CROWN-IBP`` trains, evaluates and keeps a run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from newrelax.errors import UserError
+from newrelax.registry import Registry
+from plugin import data
+from plugin.cli import invoke
+from plugin.config import OPTIMIZERS, Config, PluginFile, resolve
+from plugin.interrupt import StopRequest
+from plugin.options import FLOATS, PAIR
+from plugin.outcome import table
+from plugin.records import RunFolder, holds_run, read_config
+from plugin.run import check_device, load_registry, run
+
+# What a resumed run may do differently: none of it changes what is computed.
+_FREE_ON_RESUME = ("device", "data_dir", "checkpoint_every")
+
+
+def _option(name: str, kind: object, help_text: str, **more: object) -> object:
+    return click.option(name, type=kind, default=None, help=help_text, **more)  # type: ignore[call-overload]
+
+
+_SETTINGS = (
+    _option("--dataset", str, f"One of {', '.join(data.NAMES)}; default digits, which needs no download."),
+    _option("--model", str, "FC, CONV, CONV+, CNN7 or package.module:factory; the default depends on the data set."),
+    _option("--eps", float, "Radius of the L∞ ball in pixel units, in (0, 1]."),
+    _option("--train-eps", float, "Radius trained at, where it differs from --eps."),
+    _option("--eps-start", float, "ε where the ramp starts."),
+    _option("--epochs", int, "Length of training; the recipe's schedule is scaled to it."),
+    _option("--scale", float, "Shortens the recipe's length by this factor in (0, 1]."),
+    _option("--batch-size", int, "Images a step."),
+    _option("--accumulate", int, "Pieces that a batch goes through in, to save memory."),
+    _option("--warmup", float, "Epochs of natural training at the start."),
+    _option("--ramp", float, "Epochs in which ε, κ and β move from their start to their end."),
+    _option("--kappa", PAIR, "Share of the natural loss: START,END of the ramp, or one number."),
+    _option("--beta", PAIR, "Share of the method's logits, the rest being IBP's: START,END, or one number."),
+    _option("--l1", float, "λ₁, the factor of the weights' L1 norm."),
+    _option("--optimizer", click.Choice(OPTIMIZERS), "Default adam."),
+    _option("--momentum", float, "Of sgd; default 0.9."),
+    _option("--lr", float, "Learning rate."),
+    _option("--milestones", FLOATS, "Epochs at which the learning rate is multiplied by --lr-decay: E1,E2,…"),
+    _option("--lr-decay", float, "Default 0.1."),
+    _option("--halve-every", float, "After the ramp, halve the learning rate every so many epochs."),
+    _option("--clip-grad", float, "Largest L2 norm of the gradient."),
+    _option("--pgd-steps", int, "Steps of the attack in adversarial training; default 10."),
+    _option("--augment/--no-augment", bool, "Random crop and flip.", is_flag=True),
+    _option("--seed", int, "Of weights, batches and random methods; default 0."),
+    _option("--device", str, "cpu, cuda or cuda:N; default cuda where there is one."),
+    _option("--data-dir", click.Path(path_type=Path), "Folder of the data sets; default data."),
+    _option("--limit-train", int, "Train on a stratified part of this many images."),
+    _option("--limit-test", int, "Evaluate on the first images of the test set only."),
+    _option("--weights", click.Path(path_type=Path), "Start from these weights (a state dict)."),
+    _option("--bound-memory", int, "Largest memory for bounds, in MiB."),
+    _option("--checkpoint-every", str, "Like 2epochs or 500steps; default 1epochs."),
+    click.option("--allow-unsound", is_flag=True, default=None, help="Train with a relaxation that bounds nothing."),
+)
+
+
+def _with_settings(function: object) -> object:
+    for option in reversed(_SETTINGS):
+        function = option(function)  # type: ignore[operator]
+    return function
+
+
+@click.command(context_settings={"max_content_width": 120})
+@click.option("--method", "method_name", default=None, help='Like IBP or CROWN-Soft:gamma=1; "list" prints all. Default CROWN-IBP.')
+@click.option("--plugin", "plugin_paths", multiple=True, type=click.Path(path_type=Path), help="Python file with relaxations of your own.")
+@_with_settings
+@click.option("--out", "--run-dir", "out", type=click.Path(path_type=Path), default=None, help="Run folder; default runs/DATASET-MODEL-METHOD-….")
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder; start it when there is none.")
+@click.option("--debug", is_flag=True, help="Show tracebacks of user errors.")
+def command(
+    method_name: str | None,
+    plugin_paths: tuple[Path, ...],
+    out: Path | None,
+    resume: bool,
+    debug: bool,
+    **settings: object,
+) -> None:
+    """Train a network with certified bounds, then measure its natural, PGD and certified accuracy.
+
+    What is not given comes from the paper's recipe for the method and the network, scaled to
+    --epochs. On resuming, the folder's own settings hold.
+    """
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, force=True)
+    given = {name: value for name, value in settings.items() if value is not None}
+    if method_name == "list":
+        click.echo(list_methods(Registry.load(plugin_paths)))
+        return
+    if resume and out is not None and holds_run(out):
+        config = resumed_config(read_config(out), given, method_name, plugin_paths)
+    else:
+        config = new_config(given, method_name, plugin_paths)
+        out = Path("runs") / config.run_name if out is None else out
+        if resume and holds_run(out):
+            config = resumed_config(read_config(out), given, method_name, plugin_paths)
+        elif resume:
+            click.echo(f"nothing to resume in {out}: starting a new run", err=True)
+            resume = False
+    check_device(config.device)
+    registry = load_registry(config)
+    registry.get_method(config.method)
+    folder = RunFolder.reopen(out) if resume else RunFolder.create(out, config)
+    try:
+        result = folder.result()
+        if result is None:
+            with StopRequest() as stop:
+                result = run(config, registry, folder, resume=resume, stop=stop)
+        else:
+            click.echo(f"{out} is finished already", err=True)
+    finally:
+        folder.close()
+    click.echo(table(result))
+    click.echo(f"run folder: {out}")
+
+
+def new_config(given: Mapping[str, object], method_name: str | None, plugin_paths: Sequence[Path]) -> Config:
+    """The config that options ask for; raises UserError when they do not fit."""
+    plugins = tuple(PluginFile.read(path) for path in plugin_paths)
+    method = Registry.load(plugin_paths).get_method(method_name or "CROWN-IBP")
+    return resolve({**given, "method": method.label, "plugins": plugins}, method)
+
+
+def resumed_config(
+    stored: Config, given: Mapping[str, object], method_name: str | None, plugin_paths: Sequence[Path]
+) -> Config:
+    """The stored config; raises UserError when an option asks for another run than the stored one."""
+    registry = load_registry(stored)
+    label = registry.get_method(method_name).label if method_name else stored.method
+    if label != stored.method:
+        raise UserError(f"the folder holds a run of {stored.method}, not {label}: choose another folder with --out")
+    for path in plugin_paths:
+        if PluginFile.read(path) not in stored.plugins:
+            raise UserError(f"the folder's run does not use the plugin {path}: choose another folder with --out")
+    wanted = resolve({**given, "plugins": stored.plugins}, registry.get_method(label))
+    for name in given:
+        if name not in _FREE_ON_RESUME and getattr(wanted, name) != getattr(stored, name):
+            raise UserError(
+                f"--{name.replace('_', '-')} {getattr(wanted, name)} differs from the folder's run, which has "
+                f"{getattr(stored, name)}: leave it out to resume, or choose another folder with --out"
+            )
+    return replace(stored, **{name: getattr(wanted, name) for name in _FREE_ON_RESUME if name in given})
+
+
+def list_methods(registry: Registry) -> str:
+    """The methods with their one-line summaries, and where those from outside come from."""
+    width = max(len(method.label) for method in registry.values())
+    lines = []
+    for name, method in registry.items():
+        source = registry.source(name)
+        origin = "" if "built-in" in source else f"  [{source}]"
+        lines.append(f"{method.label:<{width}}  {method.summary}{origin}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return invoke(command, argv, "python -m plugin.train")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
