@@ -94,6 +94,17 @@ class Relaxation:
         return format_label(self.name, self.params)
 
     @property
+    def parallel(self) -> bool:
+        """Whether both lines have one slope: the function returns the same tensor
+        (or number) for both. Hybrid propagation asks for it, and it halves the cost
+        of back-substitution."""
+        one = torch.ones(1)
+        values = self.function(-one, one, **self.params)
+        return len(values) == 4 and (
+            values[0] is values[2] or (isinstance(values[0], (int, float)) and values[0] == values[2])
+        )
+
+    @property
     def widen(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
         """``(lower, upper) -> (lower', upper')`` with the parameters filled in,
         for interval relaxations; None for all others."""
@@ -125,8 +136,8 @@ class Relaxation:
             lower, upper: pre-activation bounds, floating point, same shape.
 
         Raises:
-            UserError: the function returned something else than four tensors
-                of the bounds' shape and dtype (or numbers).
+            UserError: the function returned something else than four real
+                tensors of the bounds' shape (or numbers).
         """
         if self.handles_stable:
             return self._evaluate(lower, upper)
@@ -162,12 +173,13 @@ class Relaxation:
     def _full(self, value: Tensor | float, like: Tensor) -> Tensor:
         if isinstance(value, (int, float)):
             return torch.full_like(like, float(value))
-        if not isinstance(value, Tensor) or value.shape != like.shape or value.dtype != like.dtype:
+        if not isinstance(value, Tensor) or value.shape != like.shape or value.is_complex():
             raise UserError(
                 f"{self.name}: expected each line's slope and offset to be a number or a "
                 f"{_describe(like)} like the bounds, got {_describe(value)}"
             )
-        return value
+        # (upper > 1) * 0.5 is float32 whatever the bounds are.
+        return value.to(like.dtype)
 
 
 def relaxation(

@@ -270,14 +270,19 @@ def test_a_nan_bound_is_not_hidden() -> None:
     assert lines_of("CROWN")(nan, nan).upper_slope.isnan().all()
 
 
-def test_numbers_are_filled_in() -> None:
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+def test_numbers_are_filled_in(dtype: torch.dtype) -> None:
     @relaxation("Half")
     def half(lower: torch.Tensor, upper: torch.Tensor) -> tuple:
-        return 0.5, 0, 1, -lower
+        return 0.5, 0, lower < upper, -lower
 
-    lines = half(torch.tensor([[-1.0, -2.0]]), torch.tensor([[1.0, 1.0]]))
+    lines = half(
+        torch.tensor([[-1.0, -2.0]], dtype=dtype), torch.tensor([[1.0, 1.0]], dtype=dtype)
+    )
+    assert {part.dtype for part in lines} == {dtype}
     assert isinstance(lines, Lines)
     assert lines.lower_slope.tolist() == [[0.5, 0.5]]
+    assert lines.upper_slope.tolist() == [[1.0, 1.0]]
     assert lines.upper_offset.tolist() == [[1.0, 2.0]]
 
 
@@ -287,10 +292,10 @@ def test_numbers_are_filled_in() -> None:
         (lambda l, u: (l, l, u), "expected the 4 values .* got a tuple of 3"),
         (lambda l, u: [l, l, u, u], "got a list of 4"),
         (lambda l, u: (l, l, u, u.sum()), r"shape \(2,\).* got float32 tensor of shape \(\)"),
-        (lambda l, u: (l, l, u, u.double()), "got float64 tensor"),
+        (lambda l, u: (l, l, u, u + 1j), "got complex64 tensor"),
         (lambda l, u: (l, l, u, None), "got a NoneType"),
     ),
-    ids=("three", "list", "shape", "dtype", "none"),
+    ids=("three", "list", "shape", "complex", "none"),
 )
 def test_a_wrong_result_is_explained(result: Callable, message: str) -> None:
     wrong = Relaxation("Wrong", result)
