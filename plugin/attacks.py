@@ -1,12 +1,10 @@
 """Projected gradient descent: how far an attacker gets, which no certificate can be above."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from newrelax.bounds import box
+from plugin.modes import evaluating
 
 
 def worst_margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -39,7 +37,7 @@ def pgd(
     """
     lower, upper = box(x.detach(), eps, data_range)
     step = 2.5 * eps / max(steps, 1) if step_size is None else step_size
-    with _evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         best = x.detach().clone()
         best_margin = worst_margin(model(best), y).detach()
         for _ in range(restarts):
@@ -59,15 +57,3 @@ def pgd(
 
 def _device(generator: torch.Generator | None, x: Tensor) -> torch.device:
     return x.device if generator is None else generator.device
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every submodule in evaluation mode, and afterwards each in its own again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.errors import UserError
+from plugin.modes import evaluating
 from plugin.streams import seeded
 
 Shape = tuple[int, int, int]
@@ -178,15 +179,11 @@ def _accepted(factory: Callable[..., object], known: Mapping[str, object]) -> di
 
 def _check_output(name: str, model: nn.Module, input_shape: object, classes: object) -> None:
     assert isinstance(input_shape, tuple)
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
-            output = model.eval()(torch.zeros(2, *input_shape))
+        with evaluating(model), torch.no_grad():
+            output = model(torch.zeros(2, *input_shape))
     except Exception as problem:
         raise UserError(f"model {name}: fails on images of shape {input_shape} ({_brief(problem)})") from problem
-    finally:
-        for module, training in modes:
-            module.training = training
     if not isinstance(output, Tensor) or output.shape != (2, classes):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(f"model {name}: expected logits of shape (2, {classes}) for 2 images, got {got}")
