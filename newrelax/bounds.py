@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .cauchy import estimated_margins
 from .errors import UserError
+from .graph import Graph, UnsupportedGraph
 from .method import Method
-from .plain import PlainBounds
+from .plain import PlainBounds, trace
+from .propagation import Intervals, LinearPass, interval_margins, interval_pass, layers_in_order
+from .random_slope import Slopes, moved_slopes
 from .registry import Registry
 
 
@@ -53,24 +58,50 @@ def worst_logits(margins: Tensor, y: Tensor) -> Tensor:
 class BoundedNetwork:
     """A model whose margins are bounded with a method.
 
-    model: pixels [batch, *input_shape] → logits [batch, classes]. Its parameters stay its own: optimise
+    model: [batch, *input_shape] → logits [batch, classes]. Its parameters stay its own: optimise
     `model.parameters()`. In training mode, `net(x)` fixes the batch-norm statistics that the next `bounds` uses,
     so call it first, with the clean batch.
 
-    Raises `UserError` if auto_LiRPA cannot trace the model.
+    memory: bytes that one chunk of back-substituted coefficients may take. plain: leave everything to auto_LiRPA's
+    `compute_bounds`; by default that happens only for graphs that `graph.Graph` does not know.
+
+    Raises `UserError` if auto_LiRPA cannot trace the model, or the method has no way through its graph.
     """
 
     def __init__(
-        self, model: nn.Module, input_shape: Sequence[int], method: Method, *, bound_memory: int | None = None
+        self, model: nn.Module, input_shape: Sequence[int], method: Method, *, memory: int = 1 << 28, plain: bool = False
     ) -> None:
-        self.model = model
-        self.method = method
-        self.input_shape = tuple(input_shape)
-        self._plain = PlainBounds(model, input_shape, method) if method.propagation not in ("none", "attack") else None
+        self.model, self.method, self.input_shape = model, method, tuple(input_shape)
+        self._memory = memory
+        self._plain: PlainBounds | None = None
+        self._graph: Graph | None = None
+        if method.propagation in ("none", "attack"):
+            return
+        relaxation = method.relaxation
+        self._parallel = relaxation is not None and relaxation.parallel
+        if method.propagation in ("hybrid", "cauchy", "cauchy-hybrid") and not self._parallel:
+            raise UserError(f"{method.label}: {method.propagation} propagation needs parallel lines (return one slope for both)")
+        bounded = trace(model, input_shape, method)
+        self.classes = int(bounded[bounded.final_name].output_shape[-1])
+        if not plain and method.propagation != "forward":
+            try:
+                self._graph = Graph.of(bounded)
+                return
+            except UnsupportedGraph as unsupported:
+                if method.propagation in ("cauchy", "cauchy-hybrid") or method.random_slopes:
+                    raise UserError(f"{method.label} cannot pass the operator {unsupported} of this model") from unsupported
+        self._plain = PlainBounds(model, bounded, method)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Clean logits."""
-        return self.model(x) if self._plain is None else self._plain.forward(x)
+        if self._plain is not None:
+            return self._plain.forward(x)
+        if self._graph is None or not self._graph.has_batch_norm:
+            return self.model(x)
+        if self.model.training:
+            return self._graph.forward_training(x)
+        self._graph.use_running_statistics()
+        return self.model(x)
 
     def bounds(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float = 1.0) -> MarginBounds:
         """Lower bounds of the margins over the boxes [lower, upper].
@@ -78,15 +109,61 @@ class BoundedNetwork:
         lower, upper: [batch, *input_shape] in the model's input units. y: [batch], long.
         beta: weight of this method's logits against IBP's, (1 − beta)·IBP + beta·method.
         """
-        if self._plain is None:
+        if self._plain is not None:
+            return self._plain_bounds(lower, upper, y, beta)
+        if self._graph is None:
             raise UserError(f"{self.method.label} gives no bounds; certify with {self.method.certify_with}")
-        matrix = specification(y, self._plain.classes, lower.dtype)
-        if beta == 1.0:
-            margins = self._plain.margins(lower, upper, matrix)
-        else:
+        if not self.model.training:
+            self._graph.use_running_statistics()
+        graph, method, others = self._graph, self.method, other_classes(y, self.classes)
+        if method.propagation in ("cauchy", "cauchy-hybrid"):
+            margins, intervals = estimated_margins(
+                graph, lower, upper, y, others, method.relaxation, k=method.k, hybrid=method.propagation == "cauchy-hybrid"
+            )
+            return MarginBounds(margins, layers_in_order(graph, intervals))
+        found = None
+        if method.propagation in ("interval", "ibp+backward") or beta != 1.0:
+            found = interval_pass(graph, lower, upper, method.relaxation if method.propagation == "interval" else None)
+        if method.propagation == "interval":
+            return MarginBounds(interval_margins(graph, found, y, others), layers_in_order(graph, found.intervals))
+        margins: Tensor | float = 0.0
+        intervals = found.intervals if found is not None else {}
+        if beta != 1.0:
+            margins = (1 - beta) * interval_margins(graph, found, y, others)
+        if beta != 0.0:
+            slopes = None
+            if method.random_slopes and self.model.training:
+                slopes = self._random_slopes(lower, upper, y, others, intervals)
+            linear = self._linear_pass(lower, upper, intervals, slopes)
+            margins = margins + beta * linear.margins(y, others)
+            intervals = linear.intervals
+        return MarginBounds(margins, layers_in_order(graph, intervals))
+
+    def _linear_pass(
+        self, lower: Tensor, upper: Tensor, intervals: Intervals, slopes: Mapping[int, Tensor] | None
+    ) -> LinearPass:
+        hidden = {"ibp+backward": "interval"}.get(self.method.propagation, self.method.propagation)
+        return LinearPass(
+            self._graph, lower, upper, self.method.relaxation, hidden=hidden, memory=self._memory,
+            parallel=self._parallel, intervals=intervals if hidden == "interval" else None, slopes=slopes,
+        )  # fmt: skip
+
+    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, others: Tensor, intervals: Intervals) -> Slopes:
+        fixed = {index: (low.detach(), high.detach()) for index, (low, high) in intervals.items()}
+
+        def loss_of(slopes: Slopes) -> Tensor:
+            margins = self._linear_pass(lower, upper, fixed, slopes).margins(y, others)
+            return F.cross_entropy(worst_logits(margins, y), y)
+
+        return moved_slopes({index: tuple(low.shape) for index, (low, _) in fixed.items()}, lower, loss_of)
+
+    def _plain_bounds(self, lower: Tensor, upper: Tensor, y: Tensor, beta: float) -> MarginBounds:
+        matrix = specification(y, self.classes, lower.dtype)
+        margins: Tensor | float = 0.0
+        if beta != 1.0:
             margins = (1 - beta) * self._plain.margins(lower, upper, matrix, ibp=True)
-            if beta != 0.0:
-                margins = margins + beta * self._plain.margins(lower, upper, matrix)
+        if beta != 0.0:
+            margins = margins + beta * self._plain.margins(lower, upper, matrix)
         return MarginBounds(margins, self._plain.layers())
 
 

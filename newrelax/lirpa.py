@@ -134,10 +134,11 @@ def _operators(*names: str) -> list[Any]:
 (
     BoundActivation, BoundRelu, BoundAdd, BoundSub, BoundMul, BoundDiv, BoundLinear, BoundConv,
     BoundBatchNormalization, BoundFlatten, BoundReshape, BoundInput, BoundParams, BoundBuffers, BoundConstant,
+    BoundAveragePool,
 ) = _operators(
     "BoundActivation", "BoundRelu", "BoundAdd", "BoundSub", "BoundMul", "BoundDiv", "BoundLinear", "BoundConv",
     "BoundBatchNormalization", "BoundFlatten", "BoundReshape", "BoundInput", "BoundParams", "BoundBuffers",
-    "BoundConstant",
+    "BoundConstant", "BoundAveragePool",
 )  # fmt: skip
 
 

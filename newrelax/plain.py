@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,11 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> nn.Mo
 
 
 def _share_tensors(bounded: nn.Module, model: nn.Module) -> None:
-    """Tracing moves the model through the CPU, after which buffers on a GPU are copies: point back at the model's."""
+    """Make every leaf give the model's own tensor.
+
+    Tracing moves the model through the CPU, after which buffers on a GPU are copies; and auto_LiRPA's parameter
+    leaves would switch `requires_grad` of the model's parameters with every change of mode.
+    """
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     for node in bounded._modules.values():
         if isinstance(node, (lirpa.BoundParams, lirpa.BoundBuffers)) and node.ori_name in own:
@@ -75,19 +80,22 @@ def _share_tensors(bounded: nn.Module, model: nn.Module) -> None:
                 node._parameters["param"] = tensor
             else:
                 node._buffers["buffer"] = tensor
+            node.forward = partial(_same, tensor)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class PlainBounds:
     """Margins of a traced model by auto_LiRPA alone."""
 
-    def __init__(self, model: nn.Module, input_shape: Sequence[int], method: Method) -> None:
+    def __init__(self, model: nn.Module, bounded: nn.Module, method: Method) -> None:
         if method.propagation not in _PROPAGATIONS:
             raise UserError(f"{method.label}: auto_LiRPA has no {method.propagation} propagation")
         self.model = model
         self.method = method
-        self.bounded = trace(model, input_shape, method)
-        final = self.bounded[self.bounded.final_name]
-        self.classes = int(final.output_shape[-1])
+        self.bounded = bounded
         self.relus = [n for n in self.bounded._modules.values() if isinstance(n, (lirpa.BoundRelu, RelaxedRelu))]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,338 @@
+"""The network as a list of affine steps, ReLUs and additions, read off auto_LiRPA's parsed graph.
+
+Bound propagation needs four things of an affine operator y = Wx + b: its value, W alone, |W|, and Wᵀ. Each class
+here supplies them with plain torch calls on the model's own parameters, so gradients come from autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import lirpa
+from .operator import ConstantOperand, RelaxedRelu
+
+
+class Affine:
+    """y = Wx + b on tensors [n, *features]."""
+
+    diagonal = False  # W acts on each feature alone, or moves features: |W|r is exact through it
+
+    def value(self, x: Tensor) -> Tensor:
+        """Wx + b."""
+        raise NotImplementedError
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Wx."""
+        raise NotImplementedError
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        """|W|·radius."""
+        raise NotImplementedError
+
+    def transpose(self, a: Tensor) -> Tensor:
+        """Wᵀa, [n, *output features] → [n, *input features]."""
+        raise NotImplementedError
+
+    def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of Wx + b over lower ≤ x ≤ upper.
+
+        Centre ∓ radius, unless a class can split W by signs, as DeepPoly does: equal but for rounding, which decides
+        on which side of a jump (u = 0, say) a neuron of a sparse network lies.
+        """
+        center, radius = self.value((lower + upper) / 2), self.magnitude((upper - lower) / 2)
+        return center - radius, center + radius
+
+
+class Linear(Affine):
+    def __init__(self, node: Any) -> None:
+        self._weight, self._bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+        self._transposed = bool(node.transB)
+
+    @property
+    def weight(self) -> Tensor:
+        """[outputs, inputs]."""
+        weight = self._weight.forward()
+        return weight if self._transposed else weight.t()
+
+    @property
+    def bias(self) -> Tensor | None:
+        return None if self._bias is None else self._bias.forward()
+
+    def value(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return F.linear(radius, self.weight.abs())
+
+    def transpose(self, a: Tensor) -> Tensor:
+        return a @ self.weight
+
+    def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        positive, negative = self.weight.clamp(min=0), self.weight.clamp(max=0)
+        low = F.linear(lower, positive, self.bias) + F.linear(upper, negative)
+        return low, F.linear(upper, positive, self.bias) + F.linear(lower, negative)
+
+
+class Conv(Affine):
+    def __init__(self, node: Any) -> None:
+        self._weight, self._bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+        self._input_shape = tuple(node.inputs[0].output_shape[1:])
+        self._options = dict(
+            stride=tuple(node.stride), padding=tuple(node.padding), dilation=tuple(node.dilation), groups=node.groups
+        )
+
+    def value(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self._weight.forward(), None if self._bias is None else self._bias.forward(), **self._options)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self._weight.forward(), **self._options)
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return F.conv2d(radius, self._weight.forward().abs(), **self._options)
+
+    def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = self._weight.forward(), None if self._bias is None else self._bias.forward()
+
+        def signed(x: Tensor, y: Tensor) -> Tensor:
+            plus = F.conv2d(x, weight.clamp(min=0), bias, **self._options)
+            return plus + F.conv2d(y, weight.clamp(max=0), **self._options)
+
+        return signed(lower, upper), signed(upper, lower)
+
+    def transpose(self, a: Tensor) -> Tensor:
+        weight, o = self._weight.forward(), self._options
+        # rows and columns that the stride never reaches have to be put back
+        lost = tuple(
+            size - ((out - 1) * o["stride"][i] - 2 * o["padding"][i] + o["dilation"][i] * (weight.shape[2 + i] - 1) + 1)
+            for i, (size, out) in enumerate(zip(self._input_shape[1:], a.shape[2:], strict=True))
+        )
+        return F.conv_transpose2d(a, weight, output_padding=lost, **o)
+
+
+class Diagonal(Affine):
+    """y = scale·x + shift, feature by feature."""
+
+    diagonal = True
+
+    def scale_shift(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def value(self, x: Tensor) -> Tensor:
+        scale, shift = self.scale_shift()
+        return scale * x + shift
+
+    def linear(self, x: Tensor) -> Tensor:
+        return self.scale_shift()[0] * x
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return self.scale_shift()[0].abs() * radius
+
+    def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.value(lower), self.value(upper)
+        return torch.minimum(low, high), torch.maximum(low, high)
+
+    transpose = linear
+
+
+class Constant(Diagonal):
+    def __init__(self, node: ConstantOperand) -> None:
+        self._node = node
+
+    def scale_shift(self) -> tuple[Tensor, Tensor]:
+        return self._node.scale_shift()
+
+    def value(self, x: Tensor) -> Tensor:
+        # as the model itself computes it: x − mean, then / std, without a rounding of 1/std
+        constant = self._node.inputs[1 - self._node.variable].forward()
+        return self._node.forward(*((x, constant) if self._node.variable == 0 else (constant, x)))
+
+
+class BatchNorm(Diagonal):
+    """Batch normalisation: running statistics, or in training those of the last clean batch (`observe`)."""
+
+    def __init__(self, node: Any) -> None:
+        self._weight, self._bias, self._mean, self._variance = node.inputs[1:5]
+        self._eps, self._momentum = node.eps, node.momentum
+        self._batch_statistics: tuple[Tensor, Tensor] | None = None
+
+    def observe(self, x: Tensor) -> Tensor:
+        """The training-mode output on a clean batch; updates the running statistics and keeps the batch's."""
+        axes = [0, *range(2, x.ndim)]
+        variance, mean = torch.var_mean(x, axes, correction=0)
+        self._batch_statistics = mean, variance
+        with torch.no_grad():
+            count = x.numel() / x.shape[1]
+            unbiased = variance * (count / max(count - 1, 1))
+            self._mean.forward().lerp_(mean, self._momentum)
+            self._variance.forward().lerp_(unbiased, self._momentum)
+        scale, shift = self._scale_shift(x.ndim)
+        return scale * x + shift
+
+    def forget(self) -> None:
+        self._batch_statistics = None
+
+    def _scale_shift(self, ndim: int) -> tuple[Tensor, Tensor]:
+        mean, variance = self._batch_statistics or (self._mean.forward(), self._variance.forward())
+        scale = self._weight.forward() * (variance + self._eps).rsqrt()
+        shape = (1, -1) + (1,) * (ndim - 2)
+        return scale.view(shape), (self._bias.forward() - mean * scale).view(shape)
+
+    def value(self, x: Tensor) -> Tensor:
+        scale, shift = self._scale_shift(x.ndim)
+        return torch.addcmul(shift, scale, x)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return self._scale_shift(x.ndim)[0] * x
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return self._scale_shift(radius.ndim)[0].abs() * radius
+
+    transpose = linear
+
+
+class Reshape(Affine):
+    diagonal = True
+
+    def __init__(self, node: Any) -> None:
+        self._input, self._output = tuple(node.inputs[0].output_shape[1:]), tuple(node.output_shape[1:])
+
+    def value(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), *self._output)
+
+    linear = magnitude = value
+
+    def transpose(self, a: Tensor) -> Tensor:
+        return a.reshape(len(a), *self._input)
+
+
+class AveragePool(Affine):
+    def __init__(self, node: Any) -> None:
+        self._input = tuple(node.inputs[0].output_shape[1:])
+        pair = lambda v: tuple(v) if isinstance(v, Sequence) else (v, v)  # noqa: E731
+        self._options = dict(kernel_size=pair(node.kernel_size), stride=pair(node.stride), padding=pair(node.padding))
+
+    def value(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, **self._options)
+
+    linear = magnitude = value
+
+    def transpose(self, a: Tensor) -> Tensor:
+        channels, kernel = self._input[0], self._options["kernel_size"]
+        weight = a.new_full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]))
+        lost = tuple(
+            size - ((out - 1) * self._options["stride"][i] - 2 * self._options["padding"][i] + kernel[i])
+            for i, (size, out) in enumerate(zip(self._input[1:], a.shape[2:], strict=True))
+        )
+        return F.conv_transpose2d(
+            a, weight, stride=self._options["stride"], padding=self._options["padding"], output_padding=lost, groups=channels
+        )
+
+
+class Relu:
+    """Marks a ReLU step."""
+
+
+class Add:
+    """Marks the sum of two steps of one shape."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator; inputs are indices of earlier steps (−1: the network's input), shape is per example."""
+
+    operator: Affine | Relu | Add
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+class UnsupportedGraph(Exception):
+    """The graph has an operator that only auto_LiRPA's own passes know."""
+
+
+class Graph:
+    """Steps in topological order; the last one gives the logits."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = tuple(steps)
+        self.relus = tuple(i for i, step in enumerate(self.steps) if isinstance(step.operator, Relu))
+        self._batch_norms = [s.operator for s in self.steps if isinstance(s.operator, BatchNorm)]
+
+    @classmethod
+    def of(cls, bounded: nn.Module) -> Graph:
+        """Read a `BoundedModule`; raises `UnsupportedGraph`."""
+        steps: list[Step] = []
+        index: dict[str, int] = {}
+
+        def visit(node: Any) -> int:
+            if node.name in index:
+                return index[node.name]
+            if isinstance(node, lirpa.BoundInput) and not isinstance(node, (lirpa.BoundParams, lirpa.BoundBuffers)):
+                return -1
+            operator, variables = _operator_of(node)
+            inputs = tuple(visit(variable) for variable in variables)
+            steps.append(Step(operator, inputs, tuple(node.output_shape[1:])))
+            index[node.name] = len(steps) - 1
+            return index[node.name]
+
+        visit(bounded[bounded.final_name])
+        return cls(steps)
+
+    @property
+    def has_batch_norm(self) -> bool:
+        return bool(self._batch_norms)
+
+    def forward_training(self, x: Tensor) -> Tensor:
+        """Clean logits in training mode; batch-norm steps keep this batch's statistics for the next bounds."""
+        values: list[Tensor] = []
+        for step in self.steps:
+            operands = [x if i < 0 else values[i] for i in step.inputs]
+            match step.operator:
+                case Relu():
+                    values.append(torch.relu(operands[0]))
+                case Add():
+                    values.append(operands[0] + operands[1])
+                case BatchNorm() as norm:
+                    values.append(norm.observe(operands[0]))
+                case affine:
+                    values.append(affine.value(operands[0]))
+        return values[-1]
+
+    def use_running_statistics(self) -> None:
+        for norm in self._batch_norms:
+            norm.forget()
+
+
+def _operator_of(node: Any) -> tuple[Affine | Relu | Add, list[Any]]:
+    first = [node.inputs[0]] if node.inputs else []
+    if isinstance(node, (lirpa.BoundRelu, RelaxedRelu)):
+        return Relu(), first
+    if isinstance(node, ConstantOperand):
+        return Constant(node), [node.inputs[node.variable]]
+    weights_fixed = all(isinstance(i, (lirpa.BoundParams, lirpa.BoundBuffers, lirpa.BoundConstant)) for i in node.inputs[1:])
+    if isinstance(node, lirpa.BoundLinear) and weights_fixed and len(node.output_shape) == 2 and _is_plain_gemm(node):
+        return Linear(node), first
+    if isinstance(node, lirpa.BoundConv) and weights_fixed and len(node.output_shape) == 4:
+        return Conv(node), first
+    if isinstance(node, lirpa.BoundBatchNormalization):
+        return BatchNorm(node), first
+    if isinstance(node, lirpa.BoundFlatten) or (isinstance(node, lirpa.BoundReshape) and weights_fixed):
+        return Reshape(node), first
+    if isinstance(node, lirpa.BoundAveragePool):
+        return AveragePool(node), first
+    if isinstance(node, lirpa.BoundAdd) and node.inputs[0].output_shape == node.inputs[1].output_shape:
+        return Add(), list(node.inputs)
+    raise UnsupportedGraph(type(node).__name__)
+
+
+def _is_plain_gemm(node: Any) -> bool:
+    scales = getattr(node, "alpha_linear", 1.0), getattr(node, "beta_linear", 1.0)
+    return not getattr(node, "transA", 0) and scales == (1.0, 1.0)
