@@ -27,7 +27,7 @@ from experiments.store import Place, write_json
 # network that was away.  Anything else with an exit status is the run's own fault and comes back at each try.
 _PASSING = re.compile(
     r"out of memory|cannot allocate memory|can't allocate memory|MemoryError|alloc_failed|cudaErrorMemoryAllocation"
-    r"|no space left|ENOSPC|disk quota exceeded|too many open files|resource temporarily unavailable"
+    r"|another process is training|no space left|ENOSPC|disk quota exceeded|too many open files|resource temporarily unavailable"
     r"|devices? (?:is|are) busy|unspecified launch failure|uncorrectable ECC|NCCL (?:timeout|error)"
     r"|connection (?:reset|refused|aborted)|name resolution|timed out|stale file handle|input/output error",
     re.IGNORECASE,

@@ -77,7 +77,7 @@ def test_only(only, ids):
 @pytest.mark.parametrize(
     ("only", "message"),
     [
-        ("colour=red", "no axis 'colour'; known: allow-unsound, dataset, method, model, seed"),
+        ("colour=red", "no axis 'colour'; known: dataset, method, model, seed"),
         ("model=RESNET", "no model 'resnet'; known: CONV, CONV+, FC"),
         ("CONV", "expected axis=value"),
     ],
