@@ -113,8 +113,8 @@ def evaluate(
     """Classify, attack and certify the images x (images, ...) of classes y (images,) in evaluation mode.
 
     method: certifies; see `certifying_method` for methods that only train.
-    batch_size: images at once; None chooses by the method's memory. progress: called with the number of images
-    each time so many are done.
+    batch_size: images at once; None chooses by the method's memory. bound_memory: largest memory for bounds, in MiB.
+    progress: called with the number of images each time so many are done.
     The random streams are those of `seed`, and the model's mode, gradients and everybody's streams are left alone.
     Raises UserError for a method without bounds, and UnsoundBounds where the attack breaks a certified image.
     """
@@ -131,7 +131,8 @@ def evaluate(
             predictions.append(logits.argmax(1))
             attacked = pgd(model, part_x, part_y, eps, steps=pgd_steps, restarts=pgd_restarts, data_range=data_range)
             pgd_margins.append(torch.minimum(worst_margin(model(attacked), part_y), worst_margin(logits, part_y)))
-        network = BoundedNetwork(model, x.shape[1:], method, bound_memory=bound_memory)
+        memory = {} if bound_memory is None else {"memory": bound_memory << 20}
+        network = BoundedNetwork(model, x.shape[1:], method, **memory)
         for part_x, part_y in zip(x.split(bound_batch), y.split(bound_batch), strict=True):
             margins.append(network.bounds(*box(part_x, eps, data_range), part_y).margins)
             if progress is not None:

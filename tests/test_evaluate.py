@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from newrelax.registry import Registry
 from plugin import models
 from plugin.attacks import pgd
 from plugin.data import Dataset, load
-from plugin.evaluate import main
+from plugin.evaluate import main as evaluate_command
 from plugin.evaluation import Evaluation, UnsoundBounds, certifying_method, evaluate
+from plugin.train import main as train
 
 REGISTRY = Registry.load()
 
@@ -193,7 +195,7 @@ def test_command_prints_table_and_writes_figures_and_margins(
     arguments = ["--model", "CONV", "--weights", str(weights), "--method", "CROWN-IBP-R", "--limit", "40"]
     arguments += ["--eps", "0.02", "--eps", "8/255,0.3", "--pgd-steps", "5", "--device", "cpu"]
     arguments += ["--json", str(tmp_path / "o.json"), "--per-example", str(tmp_path / "o.csv")]
-    assert main(arguments) == 0
+    assert evaluate_command(arguments) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "CONV on digits, 40 test images, certified with CROWN-IBP-R"
     report = json.loads((tmp_path / "o.json").read_text())
@@ -217,6 +219,45 @@ def test_command_prints_table_and_writes_figures_and_margins(
     assert stored == pytest.approx(margins, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = "--method CROWN-IBP --model CONV --limit-train 200 --limit-test 50 --batch-size 50 --epochs 2"
+    assert train([*options.split(), "--eps", "0.02", "--device", "cpu", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_run_is_evaluated_as_its_training_did(finished_run: Path, tmp_path: Path) -> None:
+    assert evaluate_command(["--run", str(finished_run), "--device", "cpu", "--json", str(tmp_path / "o.json")]) == 0
+    result = json.loads((finished_run / "result.json").read_text())
+    (found,) = json.loads((tmp_path / "o.json").read_text())["results"]
+    for key in ("eps", "natural_accuracy", "pgd_accuracy", "certified_accuracy", "certify_method"):
+        assert found[key] == result[key]
+    assert found["certify_method"] == "IBP" and found["images"] == 50
+
+
+def test_an_unfinished_run_is_evaluated_from_its_checkpoint(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    (folder / "model.pt").unlink()
+    command = ["--run", str(folder), "--device", "cpu", "--json", str(tmp_path / "o.json")]
+    assert evaluate_command(command) == 0
+    assert "not finished" in capsys.readouterr().err
+    (found,) = json.loads((tmp_path / "o.json").read_text())["results"]
+    result = json.loads((finished_run / "result.json").read_text())
+    assert found["certified_accuracy"] == result["certified_accuracy"]  # its last step was saved
+    checkpoint = bytearray((folder / "checkpoint.pt").read_bytes())
+    checkpoint[len(checkpoint) // 2] ^= 1
+    (folder / "checkpoint.pt").write_bytes(checkpoint)
+    assert evaluate_command(command) == 2
+    assert "damaged" in capsys.readouterr().err
+    (folder / "checkpoint.pt").unlink()
+    assert evaluate_command(command) == 2
+    assert "has not saved anything yet" in capsys.readouterr().err
+
+
 UNSOUND = """
 from newrelax import relaxation
 
@@ -235,7 +276,7 @@ def test_an_unsound_plugin_certifies_nothing(
     arguments = ["--model", "CONV", "--weights", str(weights), "--method", "Wishful", "--limit", "10"]
     arguments += ["--plugin", str(tmp_path / "wishful.py"), "--eps", "0.3", "--device", "cpu"]
     arguments += ["--json", str(tmp_path / "o.json"), "--per-example", str(tmp_path / "o.csv")]
-    assert main(arguments) == 0
+    assert evaluate_command(arguments) == 0
     captured = capsys.readouterr()
     assert "estimate, not sound" in captured.out and "certified" not in captured.out
     assert "Wishful is not sound" in captured.err
@@ -271,7 +312,7 @@ def test_mistakes_are_told_in_one_line(
     arguments: list[str], words: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = [part.format(folder=tmp_path, weights=weights) for part in arguments]
-    assert main(filled) == 2
+    assert evaluate_command(filled) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("error: ") and words in captured.err
@@ -287,6 +328,6 @@ def test_broken_bounds_end_the_command_loudly(
 
     monkeypatch.setattr(BoundedNetwork, "bounds", too_good)
     arguments = ["--model", "CONV", "--weights", str(weights), "--limit", "10", "--eps", "0.3"]
-    assert main([*arguments, "--json", str(tmp_path / "o.json")]) == 1
+    assert evaluate_command([*arguments, "--json", str(tmp_path / "o.json")]) == 1
     captured = capsys.readouterr()
     assert "UNSOUND" in captured.err and captured.out == "" and not (tmp_path / "o.json").exists()
