@@ -1,0 +1,143 @@
+"""What a relaxation must do besides bounding ReLU, and how tight it is: checks on the lines alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from newrelax.relaxation import Lines, Relaxation
+from newrelax.soundness import excess, pairs, points, tolerance
+
+_DTYPES = (torch.float64, torch.float32)
+
+
+def find_nonfinite(relaxation: Relaxation) -> str | None:
+    """Where a slope, an offset or a gradient of one is not finite, in words; None if nowhere.
+
+    Looks at all intervals of the soundness search, |l| and |u| from 0 and 1e-30 to 1e30
+    (1e18 in float32).
+    """
+    for dtype in _DTYPES:
+        lower, upper = (end.requires_grad_() for end in pairs(dtype))
+        lines = relaxation(lower, upper)
+        for name, part in lines._asdict().items():
+            values = {name: part.detach()}
+            if part.requires_grad:
+                gradients = torch.autograd.grad(
+                    part.sum(), (lower, upper), retain_graph=True, allow_unused=True
+                )
+                values |= {f"d {name} / d {end}": g for end, g in zip("lu", gradients, strict=True) if g is not None}
+            for what, value in values.items():
+                bad = ~value.isfinite()
+                if bad.any():
+                    at = int(bad.double().argmax())
+                    return (
+                        f"{what.replace('_', ' ')} is {value[at].item():g} at l = {lower[at].item():g}, "
+                        f"u = {upper[at].item():g} ({str(dtype).removeprefix('torch.')})"
+                    )
+    return None
+
+
+def find_inconsistency(relaxation: Relaxation) -> str | None:
+    """How the lines of a neuron depend on anything but its own bounds, in words; None if they do not.
+
+    The same intervals are evaluated again, in another order, alone, beside others and in another
+    shape. Vectorised and scalar arithmetic may round differently, by a few units.
+    """
+    generator = torch.Generator().manual_seed(2)
+    ends = torch.randn(2, 240, generator=generator, dtype=torch.float64) * 3
+    lower, upper = ends.amin(0), ends.amax(0)
+    with torch.no_grad():
+        kept = ends.amin(0), ends.amax(0)
+        whole = torch.stack(relaxation(lower, upper))
+        if not (torch.equal(lower, kept[0]) and torch.equal(upper, kept[1])):
+            return "the function changes its inputs in place"
+        order = torch.randperm(240, generator=generator)
+        shaped = torch.stack(relaxation(lower.reshape(2, 5, 4, 6), upper.reshape(2, 5, 4, 6)))
+        singles = [torch.stack(relaxation(lower[i : i + 1], upper[i : i + 1])) for i in range(0, 240, 16)]
+        beside = torch.stack(relaxation(torch.cat([lower, -50 * upper.abs()]), torch.cat([upper, upper.abs()])))
+        others = (
+            ("differ when evaluated twice", whole, torch.stack(relaxation(lower, upper))),
+            ("depend on the order", whole[:, order], torch.stack(relaxation(lower[order], upper[order]))),
+            ("depend on the tensor's shape", whole, shaped.reshape(4, 240)),
+            ("depend on the other neurons", whole[:, ::16], torch.cat(singles, 1)),
+            ("depend on the other neurons", whole, beside[:, :240]),
+        )
+    for what, expected, got in others:
+        if not torch.allclose(expected, got, rtol=1e-12, atol=1e-12, equal_nan=True):
+            return f"the lines {what} (by {float((expected - got).abs().max()):.3g})"
+    return None
+
+
+@dataclass(frozen=True)
+class Tightness:
+    """The two lines against IBP's constants max(l, 0) and max(u, 0), over crossing neurons.
+
+    within: whether the lines stay within IBP's constants on all of [l, u].
+    overshoot: the most by which a line leaves them, in units of the interval's width u - l.
+    area: mean of (area between the lines) / (area of IBP's box, u (u - l)).
+    worst_area: the largest such quotient, among intervals with ends within a factor 30.
+    """
+
+    within: bool
+    overshoot: float
+    area: float
+    worst_area: float
+
+
+def measure_tightness(relaxation: Relaxation) -> Tightness:
+    """Compare with IBP on crossing intervals of width 1, l : u from 30 : 1 to 1 : 30, evenly in log.
+
+    Stable neurons count for `within` as well: there a line may leave the constants too.
+    """
+    share = torch.linspace(-1, 1, 401, dtype=torch.float64) * torch.log(torch.tensor(30.0))
+    upper = torch.sigmoid(share)
+    lower = upper - 1
+    with torch.no_grad():
+        lines = relaxation(lower, upper)
+        middle = (lower + upper) / 2
+        height = (lines[2] - lines[0]) * middle + lines[3] - lines[1]
+        area = height * (upper - lower) / (upper * (upper - lower))
+        # Stable neurons: the ranges must be [l, u] and [0, 0].
+        stable = torch.tensor([[0.5, 0.0, -1.5, -1.0], [1.5, 1.0, -0.5, 0.0]], dtype=torch.float64)
+        lower = torch.cat([lower, stable[0]])
+        upper = torch.cat([upper, stable[1]])
+        overshoot = _overshoot(relaxation(lower, upper), lower, upper)
+    worst = float(overshoot.max())
+    return Tightness(worst <= 1e-9, max(worst, 0.0), float(area.mean()), float(area.max()))
+
+
+def _overshoot(lines: Lines, lower: Tensor, upper: Tensor) -> Tensor:
+    """How far the range of the lines over [l, u] leaves [max(l, 0), max(u, 0)], per width."""
+    ends = torch.stack([lower, upper])
+    bottom = (lines.lower_slope * ends + lines.lower_offset).amin(0)
+    top = (lines.upper_slope * ends + lines.upper_offset).amax(0)
+    over = torch.maximum(lower.clamp(min=0) - bottom, top - upper.clamp(min=0))
+    return over / (upper - lower)
+
+
+def is_parallel(relaxation: Relaxation) -> bool:
+    """Whether both lines always have one slope, as the hybrid zonotope needs."""
+    with torch.no_grad():
+        lines = relaxation(*pairs(torch.float64))
+    return torch.equal(lines.lower_slope, lines.upper_slope)
+
+
+def worst_excess(relaxation: Relaxation) -> tuple[float, float]:
+    """The largest excess of a line over ReLU, and the largest in units of what is allowed.
+
+    Negative excess counts as 0; above 1 in the second number the relaxation is unsound.
+    """
+    absolute, relative = 0.0, 0.0
+    for dtype in _DTYPES:
+        lower, upper = pairs(dtype)
+        # Huge intervals round by huge amounts: they only count in units of what is allowed.
+        plain = torch.maximum(lower.abs(), upper.abs()) <= 10
+        with torch.no_grad():
+            both = torch.stack(excess(relaxation(lower, upper), lower, upper, points(lower, upper)))
+        relative = max(relative, float((both / tolerance(lower, upper)).max()))
+        if dtype == torch.float64:
+            absolute = max(absolute, float(both[:, :, plain].max()))
+    return absolute, relative
