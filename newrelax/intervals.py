@@ -20,12 +20,13 @@ def widened(lower: Tensor, upper: Tensor, *, omega: float) -> tuple[Tensor, Tens
 
 
 def rounded(lower: Tensor, upper: Tensor, *, omega: float, F: float) -> tuple[Tensor, Tensor]:
-    """[l - omega(ceil(F l) - F l), u + omega(F u - floor(F u))]: F jumps per unit."""
-    below, above = F * lower, F * upper
-    return (
-        lower - omega * (torch.ceil(below) - below),
-        upper + omega * (above - torch.floor(above)),
-    )
+    """[l - omega(ceil(F l) - F l), u + omega(F u - floor(F u))]: F jumps per unit.
+
+    Written with ceil(F l)/F - l, the difference of two close numbers, which floating point gives exactly.
+    """
+    below = torch.ceil(lower * F) / F - lower
+    above = upper - torch.floor(upper * F) / F
+    return lower - omega * F * below, upper + omega * F * above
 
 
 def _constants(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
@@ -63,7 +64,7 @@ def ibp_widen(lower: Tensor, upper: Tensor, *, omega: float = 0.5) -> tuple[Tens
     handles_stable=True,
     propagation="interval",
     interval=rounded,
-    minimum={"omega": 0.0, "F": 0.0},
+    minimum={"omega": 0.0, "F": 1e-6},
 )
 def ibp_round(
     lower: Tensor, upper: Tensor, *, omega: float = 0.5, F: float = 10.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import logging
 import sys
 import types
@@ -106,6 +107,15 @@ IS_03 = VERSION.startswith("0.3")
 RELU_OPTION = "relu" if IS_03 else "activation_bound_option"
 
 BoundedModule = auto_LiRPA.BoundedModule
+if "remove_duplicate" not in inspect.signature(BoundedModule._named_members).parameters:
+    # torch 2 passes the argument; auto_LiRPA 0.3 overrides the method without it and lists parameters itself
+    def _named_members(
+        self: Any, members_of: Any, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True,
+        _original: Any = BoundedModule._named_members,
+    ) -> Any:  # fmt: skip
+        return _original(self, members_of, prefix, recurse)
+
+    BoundedModule._named_members = _named_members
 BoundedTensor = auto_LiRPA.BoundedTensor
 PerturbationLpNorm = auto_LiRPA.PerturbationLpNorm
 
@@ -154,3 +164,14 @@ def tracing() -> Iterator[None]:
         finally:
             _GLOBALS.autograd_inlining = inlining
             _GLOBALS.export_onnx_opset_version = opset
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Tensors that auto_LiRPA creates without a dtype get this one, so that float64 networks can be bounded."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -111,11 +111,17 @@ class PlainBounds:
         box = lirpa.PerturbationLpNorm(norm=float("inf"), eps=1.0, x_L=lower, x_U=upper)
         arguments = _PROPAGATIONS["interval" if ibp else self.method.propagation]
         self.bounded.train(self.model.training)
-        with contextlib.redirect_stdout(io.StringIO()):
-            result, _ = self.bounded.compute_bounds(
-                x=(lirpa.BoundedTensor(center, box),), C=specification,
-                bound_upper=ibp or self.method.propagation == "interval", **arguments,
-            )  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()), lirpa.default_dtype(lower.dtype):
+            try:
+                result, _ = self.bounded.compute_bounds(
+                    x=(lirpa.BoundedTensor(center, box),), C=specification,
+                    bound_upper=ibp or self.method.propagation == "interval", **arguments,
+                )  # fmt: skip
+            except NotImplementedError as error:
+                raise UserError(
+                    f"auto_LiRPA {lirpa.VERSION} cannot pass {self.method.label} through {type(self.model).__name__}: "
+                    f"{str(error).splitlines()[0]}"
+                ) from error
         return result
 
     def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
