@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+import torch
 
 from newrelax.cli import run_command
 from newrelax.errors import UserError
@@ -151,6 +152,7 @@ def format_report(report: Report) -> str:
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def command(names: tuple[str, ...], plugins: tuple[Path, ...], as_json: bool, debug: bool) -> int:
     """Print a table (or JSON) for each name; 0 when every check passed, else 1."""
+    torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other
     registry = Registry.load(plugins)
     methods = [registry.get_method(name) for name in names]
     reports = []

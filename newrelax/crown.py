@@ -23,10 +23,11 @@ when it is multiplied through a few layers in float32.
 def chord(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Slope and offset of the chord: lambda* = u/(u - l), -lambda* l.
 
-    Intervals narrower than `GUARD` are widened upwards first. The line of a
-    wider interval still bounds ReLU from above, so the guard costs no soundness
-    and no continuity. With l clipped to <= 0 and u to >= 0 this is also right
-    for stable neurons: slope 1 for l = 0, slope 0 for u = 0, offset 0.
+    Intervals narrower than `GUARD` are widened upwards first: the line of a wider interval still
+    bounds ReLU from above, so the guard costs no soundness. It does move the place where lambda*
+    has no limit from the point l = u = 0 to the edge u = 0, -GUARD < l < 0.
+    With l clipped to <= 0 and u to >= 0 this is also right for stable neurons: slope 1 for
+    l = 0, slope 0 for u = 0 and l <= -GUARD, offset 0 for l = 0.
     """
     upper = torch.maximum(upper, lower + GUARD)
     slope = upper / (upper - lower)

@@ -75,6 +75,37 @@ def find_jumps(relaxation: Relaxation) -> tuple[Jump, ...]:
     return describe(_Found(*(torch.cat(parts) for parts in zip(*(vars(f).values() for f in found)))))
 
 
+def jump_points(relaxation: Relaxation, values: Tensor) -> Tensor:
+    """Where the lines jump along the edges of the grid `values` x `values`, l <= u, for a map.
+
+    values: [n], ascending, float64. Returns [m, 2], the points (l, u), each to float64's
+    resolution; one per edge at most.
+    """
+    first, second = torch.triu_indices(len(values), len(values))
+    places = []
+    for along_lower in (True, False):
+        # Edges whose far end is still in the half-plane.
+        inside = first < second
+        if along_lower:
+            near, far, still = values[first[inside]], values[first[inside] + 1], values[second[inside]]
+        else:
+            near, far, still = values[second[inside] - 1], values[second[inside]], values[first[inside]]
+        _, _, far, still = _bisect(_lines_of(relaxation, along_lower), near, far, still, SMALLEST)
+        places.append(torch.stack([far, still] if along_lower else [still, far], 1))
+    return torch.cat(places)
+
+
+def _lines_of(relaxation: Relaxation, along_lower: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """(moving bound, still bound) -> the four numbers of each neuron, [n, 4]."""
+
+    def evaluate(moving: Tensor, still: Tensor) -> Tensor:
+        with torch.no_grad():
+            lines = relaxation(moving, still) if along_lower else relaxation(still, moving)
+        return torch.stack(lines, -1)
+
+    return evaluate
+
+
 def _along_paths(
     relaxation: Relaxation, span: float, along_lower: bool, generator: torch.Generator
 ) -> _Found:
@@ -84,14 +115,9 @@ def _along_paths(
     start, end = (-span, fixed) if along_lower else (fixed, span)
     share = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)[:, None]
     grid = start + (end - start) * share
-
-    def evaluate(moving: Tensor, still: Tensor) -> Tensor:
-        with torch.no_grad():
-            lines = relaxation(moving, still) if along_lower else relaxation(still, moving)
-        return torch.stack(lines, -1)
-
     near, far = grid[:-1].flatten(), grid[1:].flatten()
     still = fixed.expand(STEPS, -1).flatten()
+    evaluate = _lines_of(relaxation, along_lower)
     size, near, far, still = _bisect(evaluate, near, far, still, SMALLEST * (1 + span))
     lower, upper = (far, still) if along_lower else (still, far)
     count = len(far)
