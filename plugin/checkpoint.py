@@ -27,6 +27,7 @@ def save(path: Path, state: TrainState) -> None:
     the device is full; the checkpoint before stays in both cases.
     """
     state.check_finite()
+    state.check_weights()
     devices = [state.device] if state.device.type == "cuda" else []
     content = {
         "model": state.model.state_dict(),
@@ -44,7 +45,7 @@ def save(path: Path, state: TrainState) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     body = buffer.getvalue()
-    write_atomically(path, body + _trailer(body))
+    write_atomically(path, body + trailer(body))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as problem:
         raise UserError(f"cannot read checkpoint {path}: {problem.strerror}") from problem
     body = content[:-_TRAILER_LENGTH]
-    if not content.endswith(_trailer(body)):
+    if not content.endswith(trailer(body)):
         raise UserError(
             f"{path} is not a checkpoint of this program, or it is damaged or truncated: its checksum does not "
             "match; nothing of it was loaded"
@@ -68,7 +69,8 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} holds what this program never writes; it was not loaded") from problem
 
 
-def _trailer(body: bytes) -> bytes:
+def trailer(body: bytes) -> bytes:
+    """What follows ``body`` in a checkpoint: the mark and the checksum."""
     return MARK + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 

@@ -197,6 +197,8 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
     ]
     if given.get("beta") is not None and method.propagation in ("none", "attack", "interval"):
         raise UserError(f"--beta mixes interval bounds with others: {method.name} has no others to mix")
+    if method.propagation == "none" and tuple(typing.cast(typing.Any, values["kappa"])) != (1.0, 1.0):
+        raise UserError(f"--kappa mixes in a certified loss: {method.name} training has none")
     for name in ("data_dir", "weights"):
         if values[name] is not None:
             values[name] = str(values[name])

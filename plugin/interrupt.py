@@ -23,13 +23,13 @@ class Interrupted(Exception):
 class StopRequest:
     """Remembers that a signal asked to stop. A context manager, in effect on the main thread only.
 
-    While ``deferred`` is true (the default) the signal is only remembered in ``signal``; otherwise
-    it raises :class:`Interrupted` where it strikes.
+    At first a signal is only remembered in ``signal``; after :meth:`strike_now` it raises
+    :class:`Interrupted` where it strikes.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.deferred = True
+        self._deferred = True
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -42,10 +42,20 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def strike_now(self) -> None:
+        """From here on nothing needs saving: raises :class:`Interrupted` for a signal that came or comes."""
+        self._deferred = False
+        if self.signal is not None:
+            self._raise(self.signal)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         # The next signal kills: files are replaced atomically, so that loses nothing but time.
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
-        if not self.deferred:
-            raise Interrupted(number, f"stopped by {signal.Signals(number).name}")
+        if not self._deferred:
+            self._raise(number)
+
+    @staticmethod
+    def _raise(number: int) -> None:
+        raise Interrupted(number, f"stopped by {signal.Signals(number).name}")

@@ -64,7 +64,7 @@ class TrainState:
         device = torch.device(config.device)
         torch.manual_seed(config.seed)
         order = torch.Generator(device).manual_seed(config.seed)
-        net = BoundedNetwork(model, dataset.input_shape, method, bound_memory=config.bound_memory)
+        net = BoundedNetwork(model, dataset.input_shape, method, **bound_options(config.bound_memory))
         optimizer = make_optimizer(config, model)
         if method.propagation == "attack":
             worst = "pgd"
@@ -105,10 +105,24 @@ class TrainState:
                 "the last good checkpoint is kept; try a smaller --lr or --clip-grad 10"
             )
 
+    def check_weights(self) -> None:
+        """Raises :class:`NonFiniteLoss` when the last update, of a finite loss, overflowed. Waits for the device."""
+        for name, tensor in self.model.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise NonFiniteLoss(
+                    f"step {self.step - 1}: its update made the network not finite; first offending layer: {name}; "
+                    "the last good checkpoint is kept; try a smaller --lr"
+                )
+
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:
     """Optimiser steps an epoch; the last batch may be smaller."""
     return -(-len(dataset.train_y) // config.batch_size)
+
+
+def bound_options(bound_memory: int | None) -> dict[str, int]:
+    """Keyword arguments of BoundedNetwork for a memory limit in MiB; None leaves it its own default."""
+    return {} if bound_memory is None else {"memory": bound_memory << 20}
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

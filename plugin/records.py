@@ -32,13 +32,12 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, config: Config) -> RunFolder:
         """A folder for a new run. Raises UserError when it holds a run already."""
-        if holds_run(path):
-            raise UserError(f"{path} already holds a run: continue it with --resume, or choose another folder with --out")
         folder = cls._open(path)
-        # Two processes may have passed the first check together; the lock lets one of them on.
-        if holds_run(path):
+        try:
+            refuse_held(path)
+        except UserError:
             folder.close()
-            raise UserError(f"{path} already holds a run: continue it with --resume, or choose another folder with --out")
+            raise
         write_json(path / CONFIG, {**config.to_json(), "versions": versions()})
         return folder
 
@@ -96,9 +95,11 @@ class RunFolder:
         """Writes result.json; its presence means that the run is finished."""
         write_json(self.path / RESULT, result)
 
-    def result(self) -> dict[str, object] | None:
-        """result.json, or None while the run is not finished."""
-        return read_json(self.path / RESULT) if (self.path / RESULT).is_file() else None
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Lets other processes have the folder."""
@@ -110,6 +111,17 @@ class RunFolder:
 def holds_run(path: Path) -> bool:
     """Whether a run was started in the folder."""
     return any((path / name).exists() for name in (CONFIG, METRICS, RESULT, checkpoint.FILE_NAME))
+
+
+def refuse_held(path: Path) -> None:
+    """Raises UserError when the folder holds a run."""
+    if holds_run(path):
+        raise UserError(f"{path} already holds a run: continue it with --resume, or choose another folder with --out")
+
+
+def finished_result(path: Path) -> dict[str, object] | None:
+    """result.json of the folder, or None while the run is not finished."""
+    return read_json(path / RESULT) if (path / RESULT).is_file() else None
 
 
 def read_config(path: Path) -> Config:

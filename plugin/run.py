@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,7 +19,7 @@ from plugin.callbacks.progress import Progress
 from plugin.callbacks.tensorboard import TensorBoard
 from plugin.config import Config, PluginFile
 from plugin.data import load
-from plugin.interrupt import StopRequest
+from plugin.interrupt import Interrupted, StopRequest
 from plugin.loop import TrainState, train
 from plugin.models import build, load_weights
 from plugin.outcome import conclude
@@ -69,19 +69,17 @@ def check_soundness(method: Method, allow_unsound: bool) -> bool:
     return False
 
 
-def run(
-    config: Config,
-    registry: Registry,
-    folder: RunFolder,
-    *,
-    resume: bool = False,
-    stop: StopRequest | None = None,
-    extra_callbacks: CallbackFactory | None = None,
-) -> dict[str, object]:
-    """Trains, evaluates on the whole test set and writes the result, which it returns.
+@dataclass(frozen=True)
+class Prepared:
+    """A run at its start, before anything is written. ``sound``: whether the method's lines bound ReLU."""
 
-    Goes on from the folder's checkpoint when ``resume`` is true and there is one.
-    """
+    state: TrainState
+    registry: Registry
+    sound: bool
+
+
+def prepare(config: Config, registry: Registry) -> Prepared:
+    """Data, network and optimiser of a run. Raises UserError for whatever does not exist or fit."""
     device = check_device(config.device)
     method = registry.get_method(config.method)
     sound = check_soundness(method, config.allow_unsound)
@@ -93,22 +91,39 @@ def run(
     model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
     if config.weights is not None:
         load_weights(model, config.weights)
-    state = TrainState.create(config, method, model.to(device), dataset)
+    return Prepared(TrainState.create(config, method, model.to(device), dataset), registry, sound)
+
+
+def run(
+    prepared: Prepared,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    stop: StopRequest | None = None,
+    extra_callbacks: CallbackFactory | None = None,
+) -> dict[str, object]:
+    """Trains, evaluates on the whole test set and writes the result, which it returns.
+
+    Goes on from the folder's checkpoint when ``resume`` is true and there is one.
+    """
+    state = prepared.state
     if resume and folder.checkpoint.exists():
         checkpoint.restore(folder.checkpoint, state)
     callbacks: list[Callback] = [Metrics(folder), TensorBoard(folder.path), Progress()]
     if extra_callbacks is not None:
         callbacks += extra_callbacks(state, folder)
-    callbacks.append(Checkpoints(folder.checkpoint, config.checkpoint_interval()))
+    callbacks.append(Checkpoints(folder.checkpoint, state.config.checkpoint_interval()))
     try:
         train(state, callbacks, stop)
         if stop is not None:
-            stop.deferred = False
-        result = conclude(state, registry, sound)
+            stop.strike_now()
+        result = conclude(state, prepared.registry, prepared.sound)
         folder.write_model(state.model)
         for callback in callbacks:
             callback.on_end(state, result)
         folder.write_result(result)
+    except Interrupted as stopped:
+        raise Interrupted(stopped.signal, f"{stopped}; saved in {folder.path}, continue with --resume") from None
     finally:
         for callback in callbacks:
             callback.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +17,8 @@ from plugin.config import OPTIMIZERS, Config, PluginFile, resolve
 from plugin.interrupt import StopRequest
 from plugin.options import FLOATS, PAIR
 from plugin.outcome import table
-from plugin.records import RunFolder, holds_run, read_config
-from plugin.run import check_device, load_registry, run
+from plugin.records import RunFolder, finished_result, holds_run, read_config, refuse_held
+from plugin.run import load_registry, prepare, run
 
 # What a resumed run may do differently: none of it changes what is computed.
 _FREE_ON_RESUME = ("device", "data_dir", "checkpoint_every")
@@ -91,36 +90,47 @@ def command(
     What is not given comes from the paper's recipe for the method and the network, scaled to
     --epochs. On resuming, the folder's own settings hold.
     """
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, force=True)
-    given = {name: value for name, value in settings.items() if value is not None}
+    del debug  # read where errors become exit codes
     if method_name == "list":
         click.echo(list_methods(Registry.load(plugin_paths)))
         return
-    if resume and out is not None and holds_run(out):
-        config = resumed_config(read_config(out), given, method_name, plugin_paths)
+    given = {name: value for name, value in settings.items() if value is not None}
+    out, config, held = settle(out, resume, given, method_name, plugin_paths)
+    result = finished_result(out) if held else None
+    if result is not None:
+        click.echo(f"{out} is finished already", err=True)
     else:
-        config = new_config(given, method_name, plugin_paths)
-        out = Path("runs") / config.run_name if out is None else out
-        if resume and holds_run(out):
-            config = resumed_config(read_config(out), given, method_name, plugin_paths)
-        elif resume:
-            click.echo(f"nothing to resume in {out}: starting a new run", err=True)
-            resume = False
-    check_device(config.device)
-    registry = load_registry(config)
-    registry.get_method(config.method)
-    folder = RunFolder.reopen(out) if resume else RunFolder.create(out, config)
-    try:
-        result = folder.result()
-        if result is None:
-            with StopRequest() as stop:
-                result = run(config, registry, folder, resume=resume, stop=stop)
-        else:
-            click.echo(f"{out} is finished already", err=True)
-    finally:
-        folder.close()
+        prepared = prepare(config, load_registry(config))
+        with RunFolder.reopen(out) if held else RunFolder.create(out, config) as folder, StopRequest() as stop:
+            result = run(prepared, folder, resume=held, stop=stop)
     click.echo(table(result))
     click.echo(f"run folder: {out}")
+
+
+def settle(
+    out: Path | None,
+    resume: bool,
+    given: Mapping[str, object],
+    method_name: str | None,
+    plugin_paths: Sequence[Path],
+) -> tuple[Path, Config, bool]:
+    """The run's folder, its config, and whether the folder holds the run already.
+
+    Raises UserError when the options do not fit together or do not fit what the folder holds.
+    """
+    config = None
+    if out is None or not (resume and holds_run(out)):
+        config = new_config(given, method_name, plugin_paths)
+        out = Path("runs") / config.run_name if out is None else out
+    held = holds_run(out)
+    if held and not resume:
+        refuse_held(out)
+    if held:
+        config = resumed_config(read_config(out), given, method_name, plugin_paths)
+    elif resume:
+        click.echo(f"nothing to resume in {out}: starting a new run", err=True)
+    assert config is not None
+    return out, config, held
 
 
 def new_config(given: Mapping[str, object], method_name: str | None, plugin_paths: Sequence[Path]) -> Config:

@@ -77,6 +77,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
         pytest.param({"clip_grad": 0}, "clip-grad: expected above 0", id="clip"),
         pytest.param({"checkpoint_every": "often"}, "checkpoint-every: expected like", id="checkpoint interval"),
         pytest.param({"beta": (1, 0)}, "IBP has no others to mix", id="beta of IBP"),
+        pytest.param({"method": "natural", "kappa": (1, 0.5)}, "natural training has none", id="kappa of natural"),
         pytest.param({"scale": 0.5, "epochs": 3}, "either --scale or --epochs", id="scale and epochs"),
         pytest.param({"scale": 2}, r"scale: expected in \(0, 1\]", id="scale"),
         pytest.param({"plugins": ("absent.py",)}, "--plugin absent.py: no such file", id="plugin"),

@@ -1,0 +1,281 @@
+"""The loss and the training loop: what a step computes, what callbacks see, what a NaN does."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from newrelax.bounds import box, certify
+from plugin.callbacks import Callback, EpochInfo, StepInfo
+from plugin.finite import NonFiniteLoss
+from plugin.loop import OBSERVE_EVERY, TrainState, train, train_step
+from plugin.losses import certified_loss, l1_norm
+from plugin.schedule import Values
+from tiny_runs import tiny_state
+
+METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R"]
+
+
+class Recorder(Callback):
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.steps: list[StepInfo] = []
+        self.epochs: list[EpochInfo] = []
+
+    def on_start(self, state: TrainState) -> None:
+        self.calls.append("start")
+
+    def on_step(self, state: TrainState, info: StepInfo) -> None:
+        self.calls.append("step")
+        self.steps.append(info)
+        assert state.step == info.step + 1
+
+    def on_epoch(self, state: TrainState, info: EpochInfo) -> None:
+        self.calls.append("epoch")
+        self.epochs.append(info)
+        assert state.epoch == info.epoch
+
+    def on_trained(self, state: TrainState) -> None:
+        self.calls.append("trained")
+
+
+def batch(state: TrainState, size: int = 20) -> tuple[Tensor, Tensor]:
+    return state.dataset.train_x[:size], state.dataset.train_y[:size]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_certified_loss_is_cross_entropy_of_worst_logits() -> None:
+    margins = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    y = torch.tensor([1, 0])
+    # True class 1: the margins are to classes 0 and 2; true class 0: to 1 and 2.
+    logits = torch.tensor([[-1.0, 0.0, 2.0], [0.0, -0.5, -3.0]])
+    assert torch.allclose(certified_loss(margins, y), F.cross_entropy(logits, y))
+
+
+def test_l1_counts_weights_of_linear_and_convolutional_layers_only() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+    expected = model[0].weight.abs().sum() + model[3].weight.abs().sum()
+    assert torch.allclose(l1_norm(model), expected)
+    assert l1_norm(nn.ReLU()) == 0
+
+
+@pytest.mark.parametrize("kappa", [1.0, 0.3, 0.0])
+@pytest.mark.parametrize("method", ["IBP", "CROWN-IBP", "CROWN-IBP-R"])
+def test_loss_is_the_papers(method: str, kappa: float) -> None:
+    state = tiny_state(method, l1=1e-3)
+    x, y = batch(state)
+    values = Values(eps=0.03, kappa=kappa, beta=0.25 if method == "CROWN-IBP" else 1.0, lr=1e-3)
+    terms = state.objective(x, y, values)
+    natural = F.cross_entropy(state.model(x), y)
+    margins = certify(state.model, x, y, 0.03, "IBP" if method == "IBP" else "CROWN-IBP-R")
+    if method == "CROWN-IBP":
+        margins = 0.25 * margins + 0.75 * certify(state.model, x, y, 0.03, "IBP")
+    expected = kappa * natural + (1 - kappa) * certified_loss(margins, y)
+    assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert state.objective.penalty().item() == pytest.approx(1e-3 * l1_norm(state.model).item())
+    # What the loss does not need is not computed.
+    assert (terms.worst is None) == (kappa == 1)
+    assert (terms.natural is None) == (kappa == 0)
+
+
+def test_observed_steps_measure_the_natural_loss_at_kappa_zero_without_changing_the_loss() -> None:
+    state = tiny_state("IBP")
+    x, y = batch(state)
+    values = Values(eps=0.03, kappa=0.0, beta=1.0, lr=1e-3)
+    plain, observed = state.objective(x, y, values), state.objective(x, y, values, observe=True)
+    assert torch.equal(plain.loss, observed.loss)
+    assert plain.natural is None and plain.crossing is None
+    assert observed.natural is not None and not observed.natural.loss.requires_grad
+    assert observed.crossing is not None and observed.crossing.shape == (2,)
+    assert ((observed.crossing >= 0) & (observed.crossing <= 1)).all()
+
+
+def test_batch_norm_always_gets_its_clean_pass() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    state = tiny_state("IBP", model=model)
+    x, y = batch(state)
+    before = model[2].running_mean.clone()
+    terms = state.objective(x, y, Values(eps=0.03, kappa=0.0, beta=1.0, lr=1e-3))
+    assert terms.natural is not None
+    assert not torch.equal(before, model[2].running_mean)
+
+
+def test_adversarial_training_meets_points_in_the_box() -> None:
+    state = tiny_state("PGD", eps=0.1)
+    x, y = batch(state)
+    terms = state.objective(x, y, Values(eps=0.1, kappa=0.0, beta=1.0, lr=1e-3))
+    lower, upper = box(x, 0.1)
+    assert (lower <= x).all() and (x <= upper).all()
+    # An attack never lowers the loss's accuracy below a certificate, nor lifts it above the clean one.
+    assert terms.worst is not None
+    assert terms.worst.right <= (state.model(x).argmax(1) == y).sum()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_lowers_its_loss(method: str) -> None:
+    recorder = Recorder()
+    kappa = (1.0, 1.0) if method == "natural" else (0.5, 0.5)
+    state = tiny_state(method, eps=0.02, epochs=12, warmup=0, ramp=1, kappa=kappa, lr=3e-3)
+    train(state, [recorder])
+    losses = [info.means["loss"] for info in recorder.epochs]
+    assert losses[-1] < 0.7 * losses[0]
+    assert (state.epoch, state.step) == (12, 36)
+
+
+def test_hooks_come_in_order() -> None:
+    recorder = Recorder()
+    train(tiny_state("IBP", epochs=2), [recorder])
+    assert recorder.calls == ["start", *["step"] * 3, "epoch", *["step"] * 3, "epoch", "trained"]
+    assert [info.step for info in recorder.steps] == list(range(6))
+    assert [info.epoch for info in recorder.epochs] == [1, 2]
+
+
+def test_callbacks_see_the_schedule() -> None:
+    recorder = Recorder()
+    state = tiny_state("CROWN-IBP", eps=0.1, kappa=(1, 0.5), milestones=(3,))
+    train(state, [recorder])
+    assert [info.values for info in recorder.steps] == [state.schedule.values(step) for step in range(12)]
+    assert recorder.steps[-1].values == pytest.approx((0.1, 0.5, 0.0, state.config.lr * 0.1))
+    assert state.optimizer.param_groups[0]["lr"] == pytest.approx(state.config.lr * 0.1)
+
+
+def test_epoch_means_are_means_over_the_images() -> None:
+    recorder = Recorder()
+    state = tiny_state("IBP", batch_size=25, epochs=1, warmup=0, ramp=0, kappa=(0.5, 0.5), lr=1e-12)
+    x, y = state.dataset.train_x, state.dataset.train_y
+    train(state, [recorder])
+    means = recorder.epochs[0].means
+    # With a learning rate of nearly nothing the network is the same all along; 60 = 25 + 25 + 10.
+    assert means["natural_loss"] == pytest.approx(F.cross_entropy(state.model(x), y).item(), rel=1e-4)
+    margins = certify(state.model, x, y, 0.1, "IBP")
+    assert means["certified_loss"] == pytest.approx(certified_loss(margins, y).item(), rel=1e-4)
+    assert means["certified_accuracy"] == pytest.approx((margins > 0).all(1).float().mean().item())
+    assert len(means["crossing"]) == 2
+
+
+def test_natural_phase_has_no_certified_figures() -> None:
+    recorder = Recorder()
+    train(tiny_state("IBP", epochs=1, warmup=1, ramp=0), [recorder])
+    record = recorder.epochs[0].record()
+    assert record["certified_loss"] is None and record["certified_accuracy"] is None
+    assert record["natural_loss"] is not None
+
+
+@pytest.mark.parametrize("method", ["natural", "CROWN-IBP-R"])
+@pytest.mark.parametrize("pieces", [2, 3, 7])
+def test_pieces_of_a_batch_equal_the_whole(method: str, pieces: int) -> None:
+    whole = tiny_state(method, l1=1e-4)
+    parts = tiny_state(method, l1=1e-4, accumulate=pieces)
+    values = Values(eps=0.05, kappa=1.0 if method == "natural" else 0.3, beta=1.0, lr=1e-3)
+    a, b = (train_step(state, *batch(state), values) for state in (whole, parts))
+    assert a.loss.item() == pytest.approx(b.loss.item(), rel=1e-6)
+    assert a.gradient_norm.item() == pytest.approx(b.gradient_norm.item(), rel=1e-5)
+    for one, other in zip(whole.model.parameters(), parts.model.parameters()):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_gradient_is_clipped_to_its_limit_and_reported_unclipped() -> None:
+    free, clipped = tiny_state("IBP"), tiny_state("IBP", clip_grad=0.01)
+    values = Values(eps=0.1, kappa=0.0, beta=1.0, lr=1e-3)
+    a, b = (train_step(state, *batch(state), values) for state in (free, clipped))
+    assert a.gradient_norm == b.gradient_norm > 0.01
+    norm = torch.cat([p.grad.flatten() for p in clipped.model.parameters()]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_sgd_step_is_the_gradient_times_the_rate() -> None:
+    state = tiny_state("IBP", optimizer="sgd", momentum=0.0)
+    before = weights(state.model)
+    train_step(state, *batch(state), Values(eps=0.05, kappa=0.5, beta=1.0, lr=0.1))
+    for name, parameter in state.model.named_parameters():
+        assert torch.allclose(parameter, before[name] - 0.1 * parameter.grad, atol=1e-6)
+
+
+def test_same_seed_same_weights_other_seed_others() -> None:
+    def final(seed: int) -> Tensor:
+        state = tiny_state("PGD", epochs=1, seed=seed)
+        train(state)
+        return torch.cat([p.detach().flatten() for p in state.model.parameters()])
+
+    first = final(1)
+    assert torch.equal(first, final(1))
+    assert not torch.equal(first, final(2))
+
+
+def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a GPU each of these would stop the host until the device is done. The CPU's guard asks every step,
+    # so it is told to ask as rarely as a GPU's.
+    reads: list[str] = []
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero"):
+        original: Callable[..., object] = getattr(Tensor, name)
+
+        def counted(self: Tensor, *args: object, _name: str = name, _original: Callable[..., object] = original) -> object:
+            reads.append(_name)
+            return _original(self, *args)
+
+        monkeypatch.setattr(Tensor, name, counted)
+    state = tiny_state("CROWN-IBP", eps=0.05)
+    values = Values(eps=0.05, kappa=0.5, beta=0.5, lr=1e-3)
+    x, y = batch(state)
+    train_step(state, x, y, values)  # what is done once may ask
+    state.step = OBSERVE_EVERY
+    reads.clear()
+    train_step(state, x, y, values)
+    assert reads == []
+
+
+
+
+def test_bad_weights_are_named() -> None:
+    state = tiny_state("IBP", epochs=1)
+    with torch.no_grad():
+        state.model.layers[4].weight[0, 0] = math.nan
+    with pytest.raises(NonFiniteLoss, match=r"^step 0 \(epoch 1\): .*first offending layer: layers\.4\.weight: the weights"):
+        train(state)
+
+
+def test_bad_activation_is_named() -> None:
+    state = tiny_state("natural", epochs=1)
+    with torch.no_grad():
+        state.model.layers[4].weight.fill_(3e38)  # finite, but their sums are not
+        state.model.layers[4].bias.fill_(3e38)
+    with pytest.raises(NonFiniteLoss, match=r"first offending layer: layers\.4 \(Linear\): its output on the clean batch"):
+        train(state)
+
+
+def test_bad_bound_is_named() -> None:
+    state = tiny_state("IBP", epochs=1, warmup=0, ramp=0, eps=1.0, kappa=(0, 0))
+    with torch.no_grad():  # opposite weights: clean sums cancel, intervals do not
+        state.model.layers[4].weight.fill_(2e38)
+        state.model.layers[4].weight[:, ::2] = -2e38
+        state.model.layers[1].weight.fill_(1e-3)
+        state.model.layers[1].bias.zero_()
+        state.dataset.train_x.mul_(0)
+    with pytest.raises(NonFiniteLoss, match=r"first offending layer: ReLU layers\.5: the bounds that enter it"):
+        train(state)
+
+
+def test_no_update_from_the_bad_step_on() -> None:
+    state = tiny_state("natural")
+    x, y = batch(state)
+    values = Values(eps=0.1, kappa=1.0, beta=1.0, lr=1e-2)
+    train_step(state, x, y, values)
+    good = weights(state.model)
+    moments = [entry["exp_avg"].clone() for entry in state.optimizer.state.values()]
+    state.step = 1
+    train_step(state, x * math.nan, y, values)
+    state.step = 2
+    train_step(state, x, y, values)  # a GPU's host may come to know of it only later
+    assert all(torch.equal(tensor, good[name]) for name, tensor in state.model.state_dict().items())
+    assert all(torch.equal(a, b["exp_avg"]) for a, b in zip(moments, state.optimizer.state.values()))
+    bad = replace(state.guard._recent[-1], number=1, x=x * math.nan)
+    state.guard._recent.append(bad)
+    with pytest.raises(NonFiniteLoss, match=r"step 1 .*: the input itself"):
+        state.check_finite()
