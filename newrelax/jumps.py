@@ -79,7 +79,8 @@ def jump_points(relaxation: Relaxation, values: Tensor) -> Tensor:
     """Where the lines jump along the edges of the grid `values` x `values`, l <= u, for a map.
 
     values: [n], ascending, float64. Returns [m, 2], the points (l, u), each to float64's
-    resolution; one per edge at most.
+    resolution; one per edge at most. The point l = u = 0 is left out: between x and 0, the lines of
+    the two stable cases, no relaxation can be continuous there.
     """
     first, second = torch.triu_indices(len(values), len(values))
     places = []
@@ -92,7 +93,8 @@ def jump_points(relaxation: Relaxation, values: Tensor) -> Tensor:
             near, far, still = values[second[inside] - 1], values[second[inside]], values[first[inside]]
         _, _, far, still = _bisect(_lines_of(relaxation, along_lower), near, far, still, SMALLEST)
         places.append(torch.stack([far, still] if along_lower else [still, far], 1))
-    return torch.cat(places)
+    found = torch.cat(places)
+    return found[found.abs().amax(1) > _AGREE]
 
 
 def _lines_of(relaxation: Relaxation, along_lower: bool) -> Callable[[Tensor, Tensor], Tensor]:
