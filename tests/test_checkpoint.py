@@ -21,7 +21,7 @@ from plugin import checkpoint, files
 from plugin.interrupt import StopRequest
 from plugin.loop import train
 from plugin.train import main
-from tiny_runs import TINY, assert_same_run, tiny_state, train_cli
+from tests.tiny_runs import TINY, assert_same_run, tiny_state, train_cli
 
 STEPS = 12  # of a TINY run
 

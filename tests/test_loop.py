@@ -15,7 +15,7 @@ from plugin.finite import NonFiniteLoss
 from plugin.loop import OBSERVE_EVERY, TrainState, train, train_step
 from plugin.losses import certified_loss, l1_norm
 from plugin.schedule import Values
-from tiny_runs import tiny_state
+from tests.tiny_runs import tiny_state
 
 METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R"]
 

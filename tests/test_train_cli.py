@@ -17,7 +17,7 @@ from plugin.callbacks.progress import Progress
 from plugin.callbacks.tensorboard import TensorBoard
 from plugin.loop import train
 from plugin.train import main
-from tiny_runs import TINY, tiny_state, train_cli
+from tests.tiny_runs import TINY, tiny_state, train_cli
 
 SOUND_PLUGIN = """
 import torch
