@@ -23,9 +23,11 @@ def rounded(lower: Tensor, upper: Tensor, *, omega: float, F: float) -> tuple[Te
     """[l - omega(ceil(F l) - F l), u + omega(F u - floor(F u))]: F jumps per unit.
 
     Written with ceil(F l)/F - l, the difference of two close numbers, which floating point gives exactly.
+    F l itself rounds, and next to a whole number that difference may come out below 0: the clamp
+    keeps [l, u] inside.
     """
-    below = torch.ceil(lower * F) / F - lower
-    above = upper - torch.floor(upper * F) / F
+    below = (torch.ceil(lower * F) / F - lower).clamp(min=0)
+    above = (upper - torch.floor(upper * F) / F).clamp(min=0)
     return lower - omega * F * below, upper + omega * F * above
 
 

@@ -178,6 +178,13 @@ JUMPS = {
 }
 
 
+@pytest.mark.parametrize("spec", ("IBP-Round:omega=5,F=1000", "IBP-Round:F=0.01", "IBP-Widen:omega=0"))
+def test_extreme_parameters_pass(spec: str) -> None:
+    value = BUILTIN.get_method(spec).relaxation
+    assert find_counterexample(value) is None
+    assert find_nonfinite(value) is None
+
+
 @EVERY
 def test_jumps_are_where_the_definition_says(value: Relaxation) -> None:
     found = find_jumps(value)
