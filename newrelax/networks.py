@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,10 @@ def _check(method: Method, propagation: str) -> Propagation:
         return Propagation(
             propagation, "needs parallel lines", "lower and upper slope differ, so there is no zonotope"
         )
-    changed = replace(method, propagation=propagation)
+    changed = method
+    if propagation != method.propagation:
+        # Only the lines are tried here: what the method adds to its own propagation stays there.
+        changed = Method(method.name, propagation=propagation, relaxation=method.relaxation)
     worst = -float("inf")
     for dtype in (torch.float64, torch.float32):
         try:

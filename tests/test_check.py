@@ -285,6 +285,9 @@ def test_the_network_check_sees_what_the_lines_do() -> None:
     verdicts = {p.name: p.verdict for p in check_propagations(method)}
     assert verdicts == {"backward": "holds", "forward": "holds", "hybrid": "needs parallel lines"}
 
+    slopes = {p.name: p.verdict for p in check_propagations(BUILTIN["CROWN-IBP-RandomSlope"])}
+    assert slopes == {"ibp+backward": "holds", **verdicts}
+
     shrunk = value_of(lambda l, u: (0.0, 0.0, 0.0, 0.2 * u), propagation="hybrid")
     wrong = type(method).from_relaxation(shrunk)
     assert {p.verdict for p in check_propagations(wrong)} == {"violated"}

@@ -103,7 +103,7 @@ def test_parameters_reach_the_lines(registry: Registry) -> None:
         ("CROWN-Soft:gamma=nan", "gamma must be a finite number, got nan"),
         ("CROWN-Soft:gamma=-1", "gamma must be at least 0, got -1"),
         ("IBP-Widen:omega=-0.5", "omega must be at least 0"),
-        ("IBP-Round:F=0", "F must be at least 0.001, got 0"),
+        ("IBP-Round:F=0", "F must be at least 1e-06, got 0"),
         ("CROWN-Soft:", "expected NAME:key=number"),
         ("CROWN-Soft:1", "expected NAME:key=number"),
         ("CROWN-Soft:gamma=1,gamma=2", "gives parameter 'gamma' twice"),
