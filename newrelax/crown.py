@@ -60,8 +60,7 @@ def crown(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     """CROWN (DeepPoly): lower x if -l <= u else 0; upper lambda*(x - l).
 
     Source: Zhang et al. 2018; Singh et al. 2019. The smaller triangle of the two.
-    Continuity: jumps at -l = u (lower slope), at l = 0 from below never
-    (slope 1 there), at u = 0 never. Sensitivity: rational.
+    Continuity: the lower slope jumps between 0 and 1 at -l = u. Sensitivity: rational.
     """
     slope, offset = chord(lower, upper)
     return (-lower <= upper).to(lower.dtype), 0.0, slope, offset
