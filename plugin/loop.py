@@ -18,7 +18,7 @@ from plugin.data import Dataset, batches
 from plugin.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
 from plugin.interrupt import Interrupted, StopRequest
 from plugin.losses import Objective
-from plugin.meter import Meter
+from plugin.meter import Meter, StepSums
 from plugin.schedule import Schedule, Values
 from plugin.world import World
 
@@ -165,10 +165,11 @@ def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest
         state.seconds = seconds_before + time.perf_counter() - started
         for callback in callbacks:
             callback.on_step(state, info)
-        if stop is not None and stop.signal is not None:
+        signal = state.world.agreed_stop(None if stop is None else stop.signal)
+        if signal is not None:
             for callback in callbacks:
                 callback.on_interrupt(state)
-            raise Interrupted(stop.signal, f"stopped after step {state.step} of {state.total_steps}")
+            raise Interrupted(signal, f"stopped after step {state.step} of {state.total_steps}")
     means = state.meter.means()
     state.check_finite()
     elapsed = time.perf_counter() - started
@@ -195,24 +196,29 @@ def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepI
     The batch goes through in ``config.accumulate`` pieces whose gradients add up to the whole
     batch's; only batch norm sees the pieces.
     """
-    config, objective = state.config, state.objective
+    config, objective, world = state.config, state.objective, state.world
     for group in state.optimizer.param_groups:
         group["lr"] = values.lr
     state.optimizer.zero_grad(set_to_none=True)
-    total = len(x)
-    observe = state.step % OBSERVE_EVERY == 0
-    loss = torch.zeros((), device=state.device)
-    for piece_x, piece_y in zip(x.chunk(config.accumulate), y.chunk(config.accumulate)):
-        terms = objective(piece_x, piece_y, values, total=total, observe=observe)
+    world.seed_streams(config.seed, state.step)
+    sums = StepSums(state.device)
+    part = world.part(len(x))
+    # A process without a part goes through the same motions with an input that counts nothing.
+    part, weight = (part, 1.0) if part.start < part.stop else (slice(0, 1), 0.0)
+    for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate)):
+        terms = objective(piece_x, piece_y, values, total=len(x), observe=state.step % OBSERVE_EVERY == 0)
+        terms = terms._replace(loss=weight * terms.loss)
         terms.loss.backward()
-        loss = loss + terms.loss.detach()
-        state.meter.add(terms, len(piece_x))
+        sums.add(terms, round(weight * len(piece_x)))
     penalty = objective.penalty()
-    if penalty is not None:
+    if penalty is not None and world.is_writer:
         penalty.backward()
-        loss = loss + penalty.detach()
-    norm = _gradient_norm(state.model, config.clip_grad)
-    state.meter.add_step(loss, norm)
+        sums.add_loss(penalty)
+    world.sum_gradients(state.model)
+    total = sums.vector()
+    world.sum_([total])
+    loss, norm = total[0], _gradient_norm(state.model, config.clip_grad)
+    state.meter.add(total, norm)
     state.guard.watch(Step(state.step, x, y, values), loss, norm)
     state.optimizer.step()
     return StepInfo(state.step, values, x, y, terms, loss, norm)

@@ -24,6 +24,7 @@ from plugin.loop import TrainState, train
 from plugin.models import build, load_weights
 from plugin.outcome import conclude
 from plugin.records import RunFolder
+from plugin.world import World
 
 # Callbacks of a run that is about to start, beyond the ones every run has.
 CallbackFactory = Callable[[TrainState, RunFolder], Sequence[Callback]]
@@ -78,7 +79,7 @@ class Prepared:
     sound: bool
 
 
-def prepare(config: Config, registry: Registry) -> Prepared:
+def prepare(config: Config, registry: Registry, world: World | None = None) -> Prepared:
     """Data, network and optimiser of a run. Raises UserError for whatever does not exist or fit."""
     device = check_device(config.device)
     method = registry.get_method(config.method)
@@ -91,7 +92,7 @@ def prepare(config: Config, registry: Registry) -> Prepared:
     model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
     if config.weights is not None:
         load_weights(model, config.weights)
-    return Prepared(TrainState.create(config, method, model.to(device), dataset), registry, sound)
+    return Prepared(TrainState.create(config, method, model.to(device), dataset, world), registry, sound)
 
 
 def run(
