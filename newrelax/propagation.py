@@ -103,18 +103,21 @@ class _RelaxStep(torch.autograd.Function):
         a, mean, half, gap = ctx.saved_tensors
         batched = a.shape[0] == d_out.shape[0]
         size = a.abs() if half is not None or gap is not None else None
-        d_mean = torch.einsum("bsn,bsn->bn", d_out, a.expand_as(d_out)) if ctx.needs_input_grad[1] else None
+        d_mean = (d_out * a).sum(1) if ctx.needs_input_grad[1] else None
         d_half = d_gap = d_a = None
         if half is not None and ctx.needs_input_grad[2]:
-            d_half = torch.einsum("bsn,bsn->bn", d_out, size.expand_as(d_out))
+            d_half = (d_out * size).sum(1)
         if gap is not None and ctx.needs_input_grad[3]:
             d_gap = torch.bmm(d_loss.unsqueeze(1), size.expand_as(d_out)).squeeze(1)
         if ctx.needs_input_grad[0]:
             d_a = d_out * mean.unsqueeze(1)
             if size is not None:
-                signed = torch.zeros_like(d_out) if half is None else d_out * half.unsqueeze(1)
-                if gap is not None:
-                    signed.baddbmm_(d_loss.unsqueeze(2), gap.unsqueeze(1))
+                if half is None:
+                    signed = d_loss.unsqueeze(2) * gap.unsqueeze(1)
+                else:
+                    signed = d_out * half.unsqueeze(1)
+                    if gap is not None:
+                        signed.addcmul_(d_loss.unsqueeze(2), gap.unsqueeze(1))
                 d_a.addcmul_(signed, a.sign())
             if not batched:
                 d_a = d_a.sum(0, keepdim=True)
