@@ -8,6 +8,8 @@ process would, to rounding.  Only rank 0 writes files.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,17 +133,46 @@ def connect(environment: Mapping[str, str], device: str) -> Iterator[World]:
     where = process_device(environment, device)
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    # torchrun's own store server outlives the processes it starts: only those without it need one.
+    serves = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    with _lost_process_is_user_error():
+        store = dist.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), size, serves, multi_tenant=True)
+        store = dist.PrefixStore(agree_on_round(store, rank, size), store)
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
-        yield ProcessWorld(rank=dist.get_rank(), size=dist.get_world_size(), device=where)
+        yield ProcessWorld(rank=rank, size=size, device=where)
     finally:
         dist.destroy_process_group()
 
 
+def agree_on_round(store: dist.Store, rank: int, size: int) -> str:
+    """A name for this start of the processes, the same in all of them and never used before.
+
+    A store that outlives a lost process still holds the addresses of those before; torch 2.15 tries to connect to
+    them.  Under a new name there are none.  A process believes a name only when rank 0 has answered its own greeting
+    under it, so that the name of an earlier start is never taken for today's.
+    """
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("round", own)
+        greetings = [store.get(f"{own}/{other}").decode() for other in range(1, size)]
+        store.set(f"{own}/answer", ",".join(greetings))
+        return own
+    while True:
+        name = store.get("round").decode()
+        store.set(f"{name}/{rank}", own)
+        if store.check([f"{name}/answer"]) and own in store.get(f"{name}/answer").decode():
+            return name
+        time.sleep(0.02)
+
+
 def process_device(environment: Mapping[str, str], device: str) -> torch.device:
     """The device of this process: its own GPU when `device` is `cuda`."""
-    if device != "cuda" or "LOCAL_RANK" not in environment:
+    if "LOCAL_RANK" not in environment or device == "cpu":
         return torch.device(device)
+    if device != "cuda":
+        raise UserError(f"--device {device}: several processes take a GPU each; use --device cuda or cpu")
     local = int(environment["LOCAL_RANK"])
     if local >= torch.cuda.device_count():
         raise UserError(f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs: use fewer, or --device cpu")

@@ -5,15 +5,17 @@ import os
 import socket
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from newrelax.bounds import BoundedNetwork
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin.distributed import ProcessWorld, connect, process_device
+from plugin.distributed import ProcessWorld, agree_on_round, connect, process_device
 from plugin.losses import Objective
 from plugin.schedule import Values
 from plugin.world import World
@@ -171,9 +173,22 @@ def test_half_an_environment_is_refused():
             pass
 
 
+def test_a_store_that_outlives_its_processes_gives_each_start_a_name_of_its_own():
+    store = dist.HashStore()
+    names = []
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda rank: agree_on_round(store, rank, 3), [2, 1, 0]))
+        assert len(set(found)) == 1
+        names += found[:1]
+    assert len(set(names)) == 3
+
+
 def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert process_device({"LOCAL_RANK": "1"}, "cuda") == torch.device("cuda", 1)
     assert process_device({"LOCAL_RANK": "1"}, "cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="--device cuda:1: several processes take a GPU each"):
+        process_device({"LOCAL_RANK": "1"}, "cuda:1")
     with pytest.raises(UserError, match="3 processes on a machine with 2 GPUs"):
         process_device({"LOCAL_RANK": "2"}, "cuda")
