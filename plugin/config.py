@@ -179,7 +179,7 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         "pgd_steps": 10,
         "augment": recipe.augment,
         "seed": 0,
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": default_device(),
         "data_dir": "data",
         "limit_train": None,
         "limit_test": None,
@@ -203,6 +203,11 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         if values[name] is not None:
             values[name] = str(values[name])
     return Config.from_json(values)
+
+
+def default_device() -> str:
+    """The GPU, where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _epochs(given: Mapping[str, object], recipe_epochs: int) -> int:

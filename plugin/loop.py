@@ -22,8 +22,8 @@ from plugin.meter import Meter, StepSums
 from plugin.schedule import Schedule, Values
 from plugin.world import World
 
-# What the loss does not need (crossing neurons, natural accuracy when κ = 0) is measured every
-# so many steps, which keeps its cost at a few percent.
+# What the loss does not need (crossing neurons, natural accuracy when κ = 0) is measured every so
+# many steps of an epoch, from its first on, which keeps its cost at a few percent.
 OBSERVE_EVERY = 8
 
 
@@ -57,11 +57,11 @@ class TrainState:
 
     @classmethod
     def create(cls, config: Config, method: Method, model: nn.Module, dataset: Dataset, world: World | None = None) -> TrainState:
-        """A run at its start. ``model`` is on ``config.device``, as the data set is.
+        """A run at its start, on the device that ``model`` and ``dataset`` are on.
 
         Seeds torch's global streams, which random methods (attacks, random slopes) draw from.
         """
-        device = torch.device(config.device)
+        device = dataset.train_x.device
         torch.manual_seed(config.seed)
         order = torch.Generator(device).manual_seed(config.seed)
         net = BoundedNetwork(model, dataset.input_shape, method, **bound_options(config.bound_memory))
@@ -206,7 +206,7 @@ def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepI
     # A process without a part goes through the same motions with an input that counts nothing.
     part, weight = (part, 1.0) if part.start < part.stop else (slice(0, 1), 0.0)
     for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate)):
-        terms = objective(piece_x, piece_y, values, total=len(x), observe=state.step % OBSERVE_EVERY == 0)
+        terms = objective(piece_x, piece_y, values, total=len(x), observe=state.epoch_step % OBSERVE_EVERY == 0)
         terms = terms._replace(loss=weight * terms.loss)
         terms.loss.backward()
         sums.add(terms, round(weight * len(piece_x)))

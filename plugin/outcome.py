@@ -72,8 +72,10 @@ def table(result: Mapping[str, object]) -> str:
         f"{result['method']} on {result['dataset']}, {result['model']}, eps {result['eps']:.4g}, "
         f"{result['epochs']} epochs, seed {result['seed']}, {result['test_images']} test images"
     )
-    if result["scale"] is not None or result["limit_train"] is not None:
-        head += f"\nshortened: scale {result['scale'] or 1:g}, {result['train_images']} training images"
+    if result["scale"] is not None:
+        head += f"\nshortened to {result['scale']:g} of the recipe's length"
+    if result["limit_train"] is not None:
+        head += f"\ntrained on a part of {result['train_images']} images"
     lines = [f"{name:<{width}}  {value:>8}" for name, value in rows]
     return "\n".join([head, *lines, f"{'training time':<{width}}  {float(str(result['seconds'])):>6.1f} s"])
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -19,6 +21,7 @@ from plugin.callbacks.progress import Progress
 from plugin.callbacks.tensorboard import TensorBoard
 from plugin.config import Config, PluginFile
 from plugin.data import load
+from plugin.distributed import process_device
 from plugin.interrupt import Interrupted, StopRequest
 from plugin.loop import TrainState, train
 from plugin.models import build, load_weights
@@ -81,7 +84,8 @@ class Prepared:
 
 def prepare(config: Config, registry: Registry, world: World | None = None) -> Prepared:
     """Data, network and optimiser of a run. Raises UserError for whatever does not exist or fit."""
-    device = check_device(config.device)
+    world = World() if world is None else world
+    device = process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
     method = registry.get_method(config.method)
     sound = check_soundness(method, config.allow_unsound)
     if not sound:
@@ -93,6 +97,14 @@ def prepare(config: Config, registry: Registry, world: World | None = None) -> P
     if config.weights is not None:
         load_weights(model, config.weights)
     return Prepared(TrainState.create(config, method, model.to(device), dataset, world), registry, sound)
+
+
+def train_along(prepared: Prepared, out: Path, *, resume: bool, stop: StopRequest) -> None:
+    """Trains as one of several processes that leaves files and evaluation to rank 0."""
+    path = out / checkpoint.FILE_NAME
+    if resume and path.exists():
+        checkpoint.restore(path, prepared.state)
+    train(prepared.state, stop=stop)
 
 
 def run(

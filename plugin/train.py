@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +15,14 @@ from newrelax.errors import UserError
 from newrelax.registry import Registry
 from plugin import data
 from plugin.cli import invoke
-from plugin.config import OPTIMIZERS, Config, PluginFile, resolve
+from plugin.config import OPTIMIZERS, Config, PluginFile, default_device, resolve
+from plugin.distributed import connect
 from plugin.interrupt import StopRequest
 from plugin.options import FLOATS, PAIR
 from plugin.outcome import table
 from plugin.records import RunFolder, finished_result, holds_run, read_config, refuse_held
-from plugin.run import load_registry, prepare, run
+from plugin.run import load_registry, prepare, run, train_along
+from plugin.world import World
 
 # What a resumed run may do differently: none of it changes what is computed.
 _FREE_ON_RESUME = ("device", "data_dir", "checkpoint_every")
@@ -95,16 +99,32 @@ def command(
         click.echo(list_methods(Registry.load(plugin_paths)))
         return
     given = {name: value for name, value in settings.items() if value is not None}
-    out, config, held = settle(out, resume, given, method_name, plugin_paths)
-    result = finished_result(out) if held else None
-    if result is not None:
-        click.echo(f"{out} is finished already", err=True)
-    else:
-        prepared = prepare(config, load_registry(config))
-        with RunFolder.reopen(out) if held else RunFolder.create(out, config) as folder, StopRequest() as stop:
-            result = run(prepared, folder, resume=held, stop=stop)
+    with connect(os.environ, str(given.get("device", default_device()))) as world:
+        if not world.is_writer:
+            assist(world)
+            return
+        out, config, held = settle(out, resume, given, method_name, plugin_paths)
+        result = finished_result(out) if held else None
+        world.share(json.dumps({"out": str(out), "config": config.to_json(), "held": held, "done": result is not None}))
+        if result is not None:
+            click.echo(f"{out} is finished already", err=True)
+        else:
+            prepared = prepare(config, load_registry(config), world)
+            with RunFolder.reopen(out) if held else RunFolder.create(out, config) as folder, StopRequest() as stop:
+                result = run(prepared, folder, resume=held, stop=stop)
     click.echo(table(result))
     click.echo(f"run folder: {out}")
+
+
+def assist(world: World) -> None:
+    """The part of a process that is not the writer: trains along, and leaves evaluation and files to rank 0."""
+    plan = json.loads(world.share(None))
+    if plan["done"]:
+        return
+    config = Config.from_json(plan["config"])
+    prepared = prepare(config, load_registry(config), world)
+    with StopRequest() as stop:
+        train_along(prepared, Path(plan["out"]), resume=plan["held"], stop=stop)
 
 
 def settle(

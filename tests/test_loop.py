@@ -131,10 +131,11 @@ def test_every_method_trains_and_lowers_its_loss(method: str) -> None:
 
 def test_hooks_come_in_order() -> None:
     recorder = Recorder()
-    train(tiny_state("IBP", epochs=2), [recorder])
+    train(tiny_state("IBP", epochs=2, warmup=0), [recorder])
     assert recorder.calls == ["start", *["step"] * 3, "epoch", *["step"] * 3, "epoch", "trained"]
     assert [info.step for info in recorder.steps] == list(range(6))
     assert [info.epoch for info in recorder.epochs] == [1, 2]
+    assert recorder.epochs[-1].means["crossing"] is not None  # however short the epoch
 
 
 def test_callbacks_see_the_schedule() -> None:
@@ -164,6 +165,7 @@ def test_natural_phase_has_no_certified_figures() -> None:
     recorder = Recorder()
     train(tiny_state("IBP", epochs=1, warmup=1, ramp=0), [recorder])
     record = recorder.epochs[0].record()
+    assert record["crossing"] is None
     assert record["certified_loss"] is None and record["certified_accuracy"] is None
     assert record["natural_loss"] is not None
 
@@ -225,7 +227,7 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     values = Values(eps=0.05, kappa=0.5, beta=0.5, lr=1e-3)
     x, y = batch(state)
     train_step(state, x, y, values)  # what is done once may ask
-    state.step = OBSERVE_EVERY
+    state.step = state.epoch_step = OBSERVE_EVERY
     reads.clear()
     train_step(state, x, y, values)
     assert reads == []
