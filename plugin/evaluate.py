@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from plugin.cli import invoke
 from plugin.config import DEFAULT_EPS, Config
 from plugin.data import NAMES, Dataset, load
 from plugin.evaluation import ESTIMATE, Evaluation, UnsoundBounds, certifying_method, evaluate
-from plugin.files import write_atomically, write_json
+from plugin.files import write_atomically
 from plugin.records import CONFIG, MODEL, device_name, read_config, versions
 from plugin.run import check_device, load_registry
 
@@ -108,6 +109,9 @@ def command(
 ) -> None:
     """Natural, PGD and certified accuracy of a run (--run), or of --model with --weights."""
     del debug  # read where errors become exit codes
+    for output in (json_path, per_example):
+        if output is not None and not output.parent.is_dir():  # told now, not after the work
+            raise UserError(f"cannot write {output}: there is no folder {output.parent}")
     where = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config = _run_config(run, model, weights, dataset)
     registry = _registry(config, plugins)
@@ -133,9 +137,27 @@ def command(
     click.echo(table(subject, evaluations))
     if json_path is not None:
         attack = {"pgd_steps": pgd_steps, "pgd_restarts": pgd_restarts, "seed": seed}
-        write_json(json_path, report(subject, evaluations, run, where) | attack)
+        figures = report(subject, evaluations, run, where) | attack
+        write_output(json_path, json.dumps(figures, indent=2) + "\n")
     if per_example is not None:
-        write_atomically(per_example, per_example_csv(evaluations).encode())
+        write_output(per_example, per_example_csv(evaluations))
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file whole or not at all, following links; what is no file (a pipe, /dev/stdout) is written through.
+
+    Raises UserError where that cannot be done.
+    """
+    # Replacing /dev/stdout, as an atomic write would, takes it from every program on the machine.
+    stream = path.parent in (Path("/dev"), Path("/dev/fd")) or (path.exists() and not path.is_file())
+    try:
+        if stream:
+            with open(path, "a") as file:
+                file.write(text)
+        else:
+            write_atomically(path.resolve(), text.encode())
+    except OSError as problem:
+        raise UserError(f"cannot write {path}: {problem.strerror or problem}") from problem
 
 
 def _run_config(run: Path | None, *others: object) -> Config | None:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from newrelax.registry import Registry
 from plugin import models
 from plugin.attacks import pgd
 from plugin.data import Dataset, load
-from plugin.evaluate import main as evaluate_command
+from plugin.evaluate import main as evaluate_command, write_output
 from plugin.evaluation import Evaluation, UnsoundBounds, certifying_method, evaluate
 from plugin.train import main as train
 
@@ -219,6 +221,22 @@ def test_command_prints_table_and_writes_figures_and_margins(
     assert stored == pytest.approx(margins, abs=1e-4)
 
 
+def test_figures_go_through_links_and_pipes_without_replacing_them(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for text in ("first", "second"):
+        write_output(tmp_path / "link", text)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "second"
+    os.mkfifo(tmp_path / "pipe")
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_output(tmp_path / "pipe", "through")
+    reader.join(timeout=10)
+    assert received == ["through"] and (tmp_path / "pipe").is_fifo()
+    with pytest.raises(UserError, match="cannot write .*No such file or directory"):
+        write_output(tmp_path / "nowhere" / "o.json", "")
+
+
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
@@ -304,6 +322,7 @@ def test_an_unsound_plugin_certifies_nothing(
         (["--model", "CONV", "--weights", "{weights}", "--eps", "8/0"], "fraction"),
         (["--model", "CONV", "--weights", "{weights}", "--limit", "0"], "--limit"),
         (["--model", "CONV", "--weights", "{weights}", "--device", "tpu"], "device"),
+        (["--model", "CONV", "--weights", "{weights}", "--json", "{folder}/none/o.json"], "there is no folder"),
         (["--model", "CONV", "--weights", "{weights}", "--plugin", "{folder}/none.py"], "no plugin file"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
