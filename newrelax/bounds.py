@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cauchy import estimated_margins
 from .errors import UserError
-from .graph import Graph, UnsupportedGraph
 from .method import Method
-from .plain import PlainBounds, trace
-from .propagation import Intervals, LinearPass, interval_margins, interval_pass, layers_in_order
-from .random_slope import Slopes, moved_slopes
 from .registry import Registry
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .plain import PlainBounds
+    from .propagation import Intervals, LinearPass
+    from .random_slope import Slopes
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class BoundedNetwork:
     def __init__(
         self, model: nn.Module, input_shape: Sequence[int], method: Method, *, memory: int = 1 << 28, plain: bool = False
     ) -> None:
+        # imported at first use: where auto_LiRPA is missing, a command line says so in one line
+        from .graph import Graph, UnsupportedGraph
+        from .plain import PlainBounds, trace
+
         self.model, self.method, self.input_shape = model, method, tuple(input_shape)
         self._memory = memory
         self._plain: PlainBounds | None = None
@@ -109,6 +115,9 @@ class BoundedNetwork:
         lower, upper: [batch, *input_shape] in the model's input units. y: [batch], long.
         beta: weight of this method's logits against IBP's, (1 − beta)·IBP + beta·method.
         """
+        from .cauchy import estimated_margins
+        from .propagation import interval_margins, interval_pass, layers_in_order
+
         if self._plain is not None:
             return self._plain_bounds(lower, upper, y, beta)
         if self._graph is None:
@@ -142,6 +151,8 @@ class BoundedNetwork:
     def _linear_pass(
         self, lower: Tensor, upper: Tensor, intervals: Intervals, slopes: Mapping[int, Tensor] | None
     ) -> LinearPass:
+        from .propagation import LinearPass
+
         hidden = {"ibp+backward": "interval"}.get(self.method.propagation, self.method.propagation)
         return LinearPass(
             self._graph, lower, upper, self.method.relaxation, hidden=hidden, memory=self._memory,
@@ -149,6 +160,8 @@ class BoundedNetwork:
         )  # fmt: skip
 
     def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, others: Tensor, intervals: Intervals) -> Slopes:
+        from .random_slope import moved_slopes
+
         fixed = {index: (low.detach(), high.detach()) for index, (low, high) in intervals.items()}
 
         def loss_of(slopes: Slopes) -> Tensor:
