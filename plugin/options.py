@@ -27,5 +27,19 @@ class _Numbers(click.ParamType):
         return (numbers[0], numbers[-1])
 
 
+class _Radius(click.ParamType):
+    """A number, or a fraction such as 8/255, as a float."""
+
+    name = "radius"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        numerator, _, denominator = str(value).partition("/")
+        try:
+            return float(numerator) / float(denominator or 1)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
+
+
+RADIUS = _Radius()
 FLOATS = _Numbers(pair=False)
 PAIR = _Numbers(pair=True)

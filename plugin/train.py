@@ -18,7 +18,7 @@ from plugin.cli import invoke
 from plugin.config import OPTIMIZERS, Config, PluginFile, default_device, resolve
 from plugin.distributed import connect
 from plugin.interrupt import StopRequest
-from plugin.options import FLOATS, PAIR
+from plugin.options import FLOATS, PAIR, RADIUS
 from plugin.outcome import table
 from plugin.records import RunFolder, finished_result, holds_run, read_config, refuse_held
 from plugin.run import load_registry, prepare, run, train_along
@@ -35,9 +35,9 @@ def _option(name: str, kind: object, help_text: str, **more: object) -> object:
 _SETTINGS = (
     _option("--dataset", str, f"One of {', '.join(data.NAMES)}; default digits, which needs no download."),
     _option("--model", str, "FC, CONV, CONV+, CNN7 or package.module:factory; the default depends on the data set."),
-    _option("--eps", float, "Radius of the L∞ ball in pixel units, in (0, 1]."),
-    _option("--train-eps", float, "Radius trained at, where it differs from --eps."),
-    _option("--eps-start", float, "ε where the ramp starts."),
+    _option("--eps", RADIUS, "Radius of the L∞ ball in pixel units, in (0, 1]."),
+    _option("--train-eps", RADIUS, "Radius trained at, where it differs from --eps."),
+    _option("--eps-start", RADIUS, "ε where the ramp starts."),
     _option("--epochs", int, "Length of training; the recipe's schedule is scaled to it."),
     _option("--scale", float, "Shortens the recipe's length by this factor in (0, 1]."),
     _option("--batch-size", int, "Images a step."),

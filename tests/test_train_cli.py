@@ -1,8 +1,10 @@
 """`python -m plugin.train` from the outside: what it writes, what it shows, how it fails."""
 
+import errno
 import fcntl
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +150,19 @@ def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path: Path) -> None:
     assert [event.step for event in events(tmp_path).Scalars("loss/total")] == [1, 2, 3]
 
 
+def test_no_space_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+        train_cli(tmp_path / "run", "--method", "natural", code=2)
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("error: no space left on the device while writing")
+    train_cli(tmp_path / "run", "--method", "natural", "--resume")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -194,7 +209,7 @@ def test_list_of_methods(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         pytest.param(["--model", "CONVV"], "unknown model 'CONVV': expected one of FC, CONV", id="model"),
         pytest.param(["--eps", "0"], "eps: expected in (0, 1]", id="eps zero"),
         pytest.param(["--eps", "1.01"], "eps: expected in (0, 1]", id="eps above one"),
-        pytest.param(["--eps", "big"], "'big' is not a valid float", id="eps no number"),
+        pytest.param(["--eps", "big"], "expected a number or a fraction such as 8/255, got 'big'", id="eps no number"),
         pytest.param(["--device", "tpu0"], "unknown device 'tpu0'", id="device"),
         pytest.param(["--kappa", "1,2,3"], "expected START,END or one number", id="kappa"),
         pytest.param(["--milestones", "1,x"], "expected numbers with commas", id="milestones"),
@@ -215,6 +230,11 @@ def test_mistakes_are_one_line(
     assert message in error
     # A mistake leaves nothing behind that would be in the way of the corrected command.
     assert main([*TINY, "--epochs", "1", "--out", str(tmp_path / "run"), "--method", "natural"]) == 0
+
+
+def test_radius_as_a_fraction(tmp_path: Path) -> None:
+    train_cli(tmp_path / "run", "--method", "natural", "--eps", "8/255")
+    assert result_of(tmp_path / "run")["eps"] == pytest.approx(8 / 255)
 
 
 def test_no_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

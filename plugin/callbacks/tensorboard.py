@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from plugin.callbacks.base import Callback, EpochInfo
+from plugin.files import no_space_is_user_error
 from plugin.loop import TrainState
 
 # Where a figure of EpochInfo.means is shown; the worst case's are added by kind.
@@ -24,6 +27,7 @@ class TensorBoard(Callback):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: SummaryWriter | None = None
+        self._excepthook = threading.excepthook
 
     @property
     def writer(self) -> SummaryWriter:
@@ -34,7 +38,9 @@ class TensorBoard(Callback):
     def on_start(self, state: TrainState) -> None:
         # What an interrupted run wrote after its last checkpoint is hidden by purge_step.
         purge = state.epoch + 1 if state.step > 0 else None
-        self._writer = SummaryWriter(str(self._folder), purge_step=purge)
+        self._excepthook, threading.excepthook = threading.excepthook, self._quiet
+        with no_space_is_user_error(self._folder):
+            self._writer = SummaryWriter(str(self._folder), purge_step=purge)
 
     def on_epoch(self, state: TrainState, info: EpochInfo) -> None:
         figures = {
@@ -51,9 +57,10 @@ class TensorBoard(Callback):
         if isinstance(crossing, list):
             for index, share in enumerate(crossing, start=1):
                 figures[f"crossing/relu_{index}"] = share
-        for tag, value in figures.items():
-            self.writer.add_scalar(tag, value, info.epoch)
-        self.writer.flush()
+        with no_space_is_user_error(self._folder):
+            for tag, value in figures.items():
+                self.writer.add_scalar(tag, value, info.epoch)
+            self.writer.flush()
 
     def on_end(self, state: TrainState, result: dict[str, object]) -> None:
         hyperparameters = {
@@ -66,12 +73,20 @@ class TensorBoard(Callback):
             for name, value in result.items()
             if name.endswith("_accuracy") and isinstance(value, (int, float))
         }
-        self.writer.add_hparams(hyperparameters, metrics, run_name=".")
+        with no_space_is_user_error(self._folder):
+            self.writer.add_hparams(hyperparameters, metrics, run_name=".")
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # the same that on_epoch or on_end has told already
+                self._writer.close()
             self._writer = None
+            threading.excepthook = self._excepthook
+
+    def _quiet(self, problem: threading.ExceptHookArgs) -> None:
+        # TensorBoard's writing thread fails with a traceback of its own before the next call raises the same.
+        if not isinstance(problem.exc_value, OSError):
+            self._excepthook(problem)
 
 
 def _tag(name: str) -> str:
