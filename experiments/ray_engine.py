@@ -8,6 +8,7 @@ after.
 
 import io
 import shutil
+import signal
 import tarfile
 import tempfile
 import time
@@ -65,33 +66,29 @@ class RayEngine:
             max_retries=self.retries,
             retry_exceptions=[PassingFailure],
         )
+        flag = _start_flag(ray)
         active: dict[Any, Job] = {}
         for job in jobs:
             if self.gather and (refusal := _prepare_gather(job, locks)):
                 watcher.ended(job, refusal)
                 continue
             watcher.started(job)
-            active[task.remote(job, _pack(job)) if self.gather else task.remote(job)] = job
-        cancelled = False
+            active[task.remote(job, flag, _pack(job)) if self.gather else task.remote(job, flag)] = job
+        stopping = False
         while active:
-            if stop() and not cancelled:
-                cancelled = True
-                for reference in active:
-                    ray.cancel(reference, force=False)
+            if stop() and not stopping:
+                stopping = True
+                flag.set.remote()
             done, _ = ray.wait(list(active), timeout=0.2)
             for reference in done:
                 job = active.pop(reference)
-                watcher.ended(job, self._outcome(ray, reference, job, cancelled))
+                watcher.ended(job, self._outcome(ray, reference, job))
             watcher.tick()
 
-    def _outcome(self, ray: Any, reference: Any, job: Job, cancelled: bool) -> Outcome:
+    def _outcome(self, ray: Any, reference: Any, job: Job) -> Outcome:
         try:
             result = ray.get(reference)
-        except (ray.exceptions.RayError, PassingFailure, KeyboardInterrupt) as error:
-            if job.place.is_finished():  # it ended between the wish to stop and its hearing of it
-                return Outcome(job.id, State.FINISHED)
-            if cancelled:
-                return Outcome(job.id, State.STOPPED, "stopped; run again to resume")
+        except (ray.exceptions.RayError, PassingFailure) as error:
             message = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
             return Outcome(job.id, State.FAILED, f"gave up after {self.retries + 1} attempts: {message}")
         if not self.gather:
@@ -106,6 +103,45 @@ class RayEngine:
             raise UserError(f"no node of the cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs for one run")
 
 
+def _start_flag(ray: Any) -> Any:
+    """An actor that holds the wish to stop, up and running: every node can ask it."""
+
+    class StopFlag:  # in here, so that it travels by value and its process need not import this project
+        def __init__(self) -> None:
+            self.wished = False
+
+        def set(self) -> None:
+            self.wished = True
+
+        def is_set(self) -> bool:
+            return self.wished
+
+    flag = ray.remote(num_cpus=0)(StopFlag).remote()
+    ray.get(flag.is_set.remote())
+    return flag
+
+
+def _ask(flag: Any) -> Stop:
+    """A stop signal that asks the actor, without waiting for it; one whose runner is gone never comes."""
+    import ray
+
+    question = None
+
+    def stop() -> bool:
+        nonlocal question
+        question = question or flag.is_set.remote()
+        if not ray.wait([question], timeout=0)[0]:
+            return False
+        try:
+            answer = ray.get(question)
+        except ray.exceptions.RayError:
+            answer = False
+        question = None
+        return answer
+
+    return stop
+
+
 def _import_ray() -> Any:
     try:
         import ray
@@ -114,16 +150,24 @@ def _import_ray() -> Any:
     return ray
 
 
-def _carry_out(job: Job) -> Outcome:
+def _carry_out(job: Job, flag: Any) -> Outcome:
     """On a node: the run in its own folder; a trainer that outlived its task is waited for."""
-    while (outcome := attempt(job)).state is State.BUSY:
+    import ray
+
+    if ray.get(flag.is_set.remote()):
+        return Outcome(job.id, State.STOPPED, "not started")
+    # Ray's workers block SIGINT, and a program that they start would inherit that.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    stop = _ask(flag)
+    while (outcome := attempt(job, stop)).state is State.BUSY and not stop():
         time.sleep(_BUSY_SECONDS)
     if outcome.state is State.PASSING:
         raise PassingFailure(outcome.message)
     return outcome
 
 
-def _carry_out_gathered(job: Job, files: bytes) -> tuple[Outcome, bytes]:
+def _carry_out_gathered(job: Job, flag: Any, files: bytes) -> tuple[Outcome, bytes]:
     """On a node: the run in a folder of the node, begun from `files`; its files afterwards."""
     home = Path(job.table)
     # The same place at each attempt, so that one on the same node goes on from its last checkpoint.
@@ -136,7 +180,7 @@ def _carry_out_gathered(job: Job, files: bytes) -> tuple[Outcome, bytes]:
     )
     if not away.place.folder.exists():
         _unpack(files, away)
-    outcome = _carry_out(away)
+    outcome = _carry_out(away, flag)
     files = _pack(away)
     if outcome.state in (State.FINISHED, State.SKIPPED):
         shutil.rmtree(away.place.folder)

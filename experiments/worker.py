@@ -151,11 +151,8 @@ def _classify(code: int, message: str) -> tuple[State, str]:
 
 def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool], grace: float) -> bool:
     """Wait for the process; True when it was told to stop."""
-    try:
-        while process.poll() is None and not stop():
-            _sleep_until_exit(process, 0.2)
-    except KeyboardInterrupt:  # how an engine on another machine says stop
-        pass
+    while process.poll() is None and not stop():
+        _sleep_until_exit(process, 0.2)
     if process.poll() is not None:
         return False
     for number, patience in ((signal.SIGINT, grace), (signal.SIGTERM, grace / 3), (signal.SIGKILL, None)):
