@@ -19,7 +19,7 @@ from newrelax.method import Method
 from plugin import data
 from plugin.recipes import find_recipe
 
-DEFAULT_MODEL = {"digits": "FC", "mnist": "CONV", "fashion-mnist": "CONV", "svhn": "CONV", "cifar10": "CONV+"}
+DEFAULT_MODEL = {"digits": "CONV", "mnist": "CONV", "fashion-mnist": "CONV", "svhn": "CONV", "cifar10": "CONV+"}
 DEFAULT_EPS = {"digits": 0.1, "mnist": 0.3, "fashion-mnist": 0.3, "svhn": 8 / 255, "cifar10": 8 / 255}
 OPTIMIZERS = ("adam", "sgd")
 

