@@ -199,9 +199,9 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         raise UserError(f"--beta mixes interval bounds with others: {method.name} has no others to mix")
     if method.propagation == "none" and tuple(typing.cast(typing.Any, values["kappa"])) != (1.0, 1.0):
         raise UserError(f"--kappa mixes in a certified loss: {method.name} training has none")
-    for name in ("data_dir", "weights"):
-        if values[name] is not None:
-            values[name] = str(values[name])
+    values["data_dir"] = str(values["data_dir"])
+    if values["weights"] is not None:
+        values["weights"] = str(Path(str(values["weights"])).expanduser().absolute())
     return Config.from_json(values)
 
 

@@ -82,8 +82,11 @@ class Prepared:
     sound: bool
 
 
-def prepare(config: Config, registry: Registry, world: World | None = None) -> Prepared:
-    """Data, network and optimiser of a run. Raises UserError for whatever does not exist or fit."""
+def prepare(config: Config, registry: Registry, world: World | None = None, *, initial: bool = True) -> Prepared:
+    """Data, network and optimiser of a run. Raises UserError for whatever does not exist or fit.
+
+    ``initial`` false: a checkpoint will give the weights, ``config.weights`` need not be there any more.
+    """
     world = World() if world is None else world
     device = process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
     method = registry.get_method(config.method)
@@ -94,7 +97,7 @@ def prepare(config: Config, registry: Registry, world: World | None = None) -> P
         method = replace(method, beta=config.beta)
     dataset = load(config.dataset, config.data_dir, device, limit_train=config.limit_train, seed=config.seed)
     model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
-    if config.weights is not None:
+    if config.weights is not None and initial:
         load_weights(model, config.weights)
     return Prepared(TrainState.create(config, method, model.to(device), dataset, world), registry, sound)
 

@@ -13,7 +13,7 @@ import click
 
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin import data
+from plugin import checkpoint, data
 from plugin.cli import invoke
 from plugin.config import OPTIMIZERS, Config, PluginFile, default_device, resolve
 from plugin.distributed import connect
@@ -109,7 +109,8 @@ def command(
         if result is not None:
             click.echo(f"{out} is finished already", err=True)
         else:
-            prepared = prepare(config, load_registry(config), world)
+            saved = held and (out / checkpoint.FILE_NAME).exists()
+            prepared = prepare(config, load_registry(config), world, initial=not saved)
             with RunFolder.reopen(out) if held else RunFolder.create(out, config) as folder, StopRequest() as stop:
                 result = run(prepared, folder, resume=held, stop=stop)
     click.echo(table(result))

@@ -312,6 +312,19 @@ def test_weights_option_takes_a_checkpoint(undisturbed: Callable[[str], Path], t
     assert json.loads((tmp_path / "run" / "config.json").read_text())["weights"] == str(source)
 
 
+def test_resuming_does_not_need_the_initial_weights(
+    undisturbed: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "initial.pt"
+    weights.write_bytes((undisturbed("IBP") / "model.pt").read_bytes())
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill)
+        with pytest.raises(Killed):
+            train_cli(tmp_path / "run", "--method", "natural", "--weights", str(weights))
+    weights.unlink()
+    train_cli(tmp_path / "run", "--resume")
+
+
 def test_state_survives_the_round_trip(tmp_path: Path) -> None:
     state = tiny_state("IBP", epochs=2)
     train(state)

@@ -235,6 +235,20 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["natural", "IBP", "CROWN-IBP"])
+def test_no_step_waits_for_the_gpu(method: str) -> None:
+    state = tiny_state(method, eps=0.05, device="cuda")
+    values = Values(eps=0.05, kappa=1.0 if method == "natural" else 0.5, beta=0.5, lr=1e-3)
+    x, y = batch(state)
+    train_step(state, x, y, values)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(state, x, y, values)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_bad_weights_are_named() -> None:
     state = tiny_state("IBP", epochs=1)
     with torch.no_grad():

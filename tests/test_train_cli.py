@@ -232,6 +232,30 @@ def test_mistakes_are_one_line(
     assert main([*TINY, "--epochs", "1", "--out", str(tmp_path / "run"), "--method", "natural"]) == 0
 
 
+def test_every_option_reaches_the_config(tmp_path: Path) -> None:
+    options = {
+        "--dataset": "digits", "--model": "FC", "--eps": "0.2", "--train-eps": "0.25", "--eps-start": "0.01",
+        "--epochs": "2", "--batch-size": "16", "--accumulate": "2", "--warmup": "0.5", "--ramp": "0.75",
+        "--kappa": "0.9,0.1", "--beta": "0.5", "--l1": "1e-6", "--optimizer": "sgd", "--momentum": "0.8",
+        "--lr": "0.01", "--milestones": "1,1.5", "--lr-decay": "0.5", "--halve-every": "3", "--clip-grad": "5",
+        "--pgd-steps": "4", "--seed": "7", "--device": "cpu", "--data-dir": "elsewhere", "--limit-train": "32",
+        "--limit-test": "10", "--bound-memory": "64", "--checkpoint-every": "3steps",
+    }  # fmt: skip
+    arguments = [word for pair in options.items() for word in pair]
+    folder = tmp_path / "run"
+    assert main([*arguments, "--augment", "--allow-unsound", "--method", "CROWN-IBP-R", "--run-dir", str(folder)]) == 0
+    config = json.loads((folder / "config.json").read_text())
+    expected = {
+        "dataset": "digits", "model": "FC", "eps": 0.2, "train_eps": 0.25, "eps_start": 0.01, "epochs": 2,
+        "batch_size": 16, "accumulate": 2, "warmup": 0.5, "ramp": 0.75, "kappa": [0.9, 0.1], "beta": [0.5, 0.5],
+        "l1": 1e-6, "optimizer": "sgd", "momentum": 0.8, "lr": 0.01, "milestones": [1, 1.5], "lr_decay": 0.5,
+        "halve_every": 3, "clip_grad": 5, "pgd_steps": 4, "seed": 7, "device": "cpu", "data_dir": "elsewhere",
+        "limit_train": 32, "limit_test": 10, "bound_memory": 64, "checkpoint_every": "3steps", "augment": True,
+        "allow_unsound": True,
+    }  # fmt: skip
+    assert {name: config[name] for name in expected} == expected
+
+
 def test_radius_as_a_fraction(tmp_path: Path) -> None:
     train_cli(tmp_path / "run", "--method", "natural", "--eps", "8/255")
     assert result_of(tmp_path / "run")["eps"] == pytest.approx(8 / 255)

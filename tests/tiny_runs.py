@@ -34,12 +34,12 @@ def tiny_config(method: str = "IBP", **given: Any) -> Config:
 def tiny_state(method: str = "IBP", model: torch.nn.Module | None = None, **given: Any) -> TrainState:
     """A run at its start."""
     config = tiny_config(method, **given)
-    dataset = data.load("digits", limit_train=config.limit_train, seed=config.seed)
+    dataset = data.load("digits", device=config.device, limit_train=config.limit_train, seed=config.seed)
     if model is None:
         model = build(
             config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed
         )
-    return TrainState.create(config, REGISTRY.get_method(method), model, dataset)
+    return TrainState.create(config, REGISTRY.get_method(method), model.to(config.device), dataset)
 
 
 def train_cli(out: Path, *options: str, code: int = 0) -> None:
