@@ -75,7 +75,7 @@ class BoundedNetwork:
     ) -> None:
         # imported at first use: where auto_LiRPA is missing, a command line says so in one line
         from .graph import Graph, UnsupportedGraph
-        from .plain import PlainBounds, trace
+        from .plain import PlainBounds, check_same, trace
 
         self.model, self.method, self.input_shape = model, method, tuple(input_shape)
         self._memory = memory
@@ -87,11 +87,13 @@ class BoundedNetwork:
         self._parallel = relaxation is not None and relaxation.parallel
         if method.propagation in ("hybrid", "cauchy", "cauchy-hybrid") and not self._parallel:
             raise UserError(f"{method.label}: {method.propagation} propagation needs parallel lines (return one slope for both)")
-        bounded = trace(model, input_shape, method)
+        bounded, sample, logits = trace(model, input_shape, method)
         self.classes = int(bounded[bounded.final_name].output_shape[-1])
         if not plain and method.propagation != "forward":
             try:
                 self._graph = Graph.of(bounded)
+                with torch.no_grad():
+                    check_same(self._graph.forward(sample), logits, model)
                 return
             except UnsupportedGraph as unsupported:
                 if method.propagation in ("cauchy", "cauchy-hybrid") or method.random_slopes:
@@ -105,7 +107,7 @@ class BoundedNetwork:
         if self._graph is None or not self._graph.has_batch_norm:
             return self.model(x)
         if self.model.training:
-            return self._graph.forward_training(x)
+            return self._graph.forward(x, training=True)
         self._graph.use_running_statistics()
         return self.model(x)
 

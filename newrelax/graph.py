@@ -313,8 +313,8 @@ class Graph:
     def has_batch_norm(self) -> bool:
         return bool(self._batch_norms)
 
-    def forward_training(self, x: Tensor) -> Tensor:
-        """Clean logits in training mode; batch-norm steps keep this batch's statistics for the next bounds."""
+    def forward(self, x: Tensor, *, training: bool = False) -> Tensor:
+        """Clean logits. In training, batch-norm steps keep this batch's statistics for the next bounds."""
         values: list[Tensor] = []
         for step in self.steps:
             operands = [x if i < 0 else values[i] for i in step.inputs]
@@ -323,7 +323,7 @@ class Graph:
                     values.append(torch.relu(operands[0]))
                 case Add():
                     values.append(operands[0] + operands[1])
-                case BatchNorm() as norm:
+                case BatchNorm() as norm if training:
                     values.append(norm.observe(operands[0]))
                 case affine:
                     values.append(affine.value(operands[0]))

@@ -28,10 +28,23 @@ _PROPAGATIONS = {
 }
 
 
-def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> nn.Module:
-    """The `BoundedModule` of a model under a method's ReLU relaxation. Parameters stay the model's own.
+def check_same(found: Tensor, logits: Tensor, model: nn.Module) -> None:
+    """Refuse a graph that computes something else than the model, with `UserError`: its bounds would prove nothing.
 
-    Raises `UserError` if auto_LiRPA cannot trace the model.
+    It happens with branches on the input's values, and with options that the parsed operator lacks (pooling with
+    `ceil_mode`, say).
+    """
+    if found.shape != logits.shape or not torch.allclose(found, logits, rtol=1e-3, atol=1e-3 * (1 + float(logits.abs().max()))):
+        raise UserError(
+            f"the graph that auto_LiRPA {lirpa.VERSION} traced of {type(model).__name__} gives other outputs than the model: "
+            "expected an operator-by-operator copy; remove branches on values and unusual pooling options"
+        )
+
+
+def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> tuple[nn.Module, Tensor, Tensor]:
+    """The `BoundedModule` of a model under a method's ReLU relaxation, a sample input, and the model's logits there.
+
+    Parameters stay the model's own. Raises `UserError` if auto_LiRPA cannot trace the model, or traces another function.
     """
     custom_ops: dict[str, object] = dict(CONSTANT_OPERATORS)
     options: dict[str, object] = {"sparse_intermediate_bounds": False}
@@ -42,7 +55,8 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> nn.Mo
         else:
             custom_ops["onnx::Relu"] = relu_operator(relaxation)
     like = next(model.parameters())
-    sample = torch.zeros((1, *input_shape), dtype=like.dtype, device=like.device)
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.rand((2, *input_shape), generator=generator, dtype=like.dtype).to(like.device)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     training = model.training
     auto_logger = logging.getLogger("auto_LiRPA")
@@ -50,7 +64,9 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> nn.Mo
     auto_logger.setLevel(logging.CRITICAL)
     try:
         with lirpa.tracing(), contextlib.redirect_stdout(io.StringIO()):
-            bounded = lirpa.BoundedModule(model.eval(), sample, bound_opts=options, custom_ops=custom_ops)
+            bounded = lirpa.BoundedModule(model.eval(), sample[:1], bound_opts=options, custom_ops=custom_ops)
+            with torch.no_grad():
+                logits = model.eval()(sample)
     except (NotImplementedError, KeyError, AttributeError, RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -63,7 +79,10 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> nn.Mo
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
     _share_tensors(bounded, model)
-    return bounded
+    bounded.eval()
+    with torch.no_grad(), lirpa.default_dtype(like.dtype):
+        check_same(bounded(sample), logits, model)
+    return bounded, sample, logits
 
 
 def _share_tensors(bounded: nn.Module, model: nn.Module) -> None:

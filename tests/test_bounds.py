@@ -168,6 +168,25 @@ def test_batch_norm_in_training_uses_the_clean_batch():
     torch.testing.assert_close(worst_logits(margins, y), expected - expected.gather(1, y.unsqueeze(1)), atol=1e-9, rtol=0)
 
 
+class Branching(torch.nn.Module):
+    """Computes one thing on the traced input and another elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = torch.nn.Linear(3 * 64, 5)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        z = self.out(x.flatten(1))
+        return z if self.calls <= 2 else -z
+
+
+def test_a_graph_that_is_another_function_is_refused():
+    with pytest.raises(UserError, match="other outputs than the model"):
+        bounded(Branching(), "IBP")
+
+
 def test_tracing_leaves_the_model_alone():
     model = make("residual").train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
