@@ -224,6 +224,6 @@ def _unpack(files: bytes, job: Job) -> None:
                 (Path(incoming) / f"note.{kind}").replace(place.note(kind))
         arrived = Path(incoming) / "folder"
         paths = [path.relative_to(arrived) for path in arrived.rglob("*") if path.is_file()]
-        for path in sorted(paths, key=lambda path: path.name in (RESULT, ANALYSIS)):
+        for path in sorted(paths, key=lambda path: str(path) in (RESULT, ANALYSIS)):
             (place.folder / path).parent.mkdir(parents=True, exist_ok=True)
             (arrived / path).replace(place.folder / path)

@@ -59,7 +59,7 @@ def make_job(
     if run.analyze:
         analyze = (
             *commands.analyze, "--run", str(place.folder), "--methods", ",".join(run.analyze),
-            "--out", str(place.folder), *data, *where,
+            "--seed", str(run.seed), *data, *where,
         )  # fmt: skip
     return Job(
         id=run.id,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RESULT = "result.json"
-ANALYSIS = "analysis.json"
+ANALYSIS = "analysis/analysis.json"
 METRICS = "metrics.jsonl"
 _RESULT_KEYS = ("method", "dataset", "model", "seed", "natural_accuracy", "pgd_accuracy", "certified_accuracy")
 

@@ -136,8 +136,8 @@ def collect_properties(table: Table, out: Path) -> dict[str, Properties]:
     entries: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for place in places(out / table.name):
         if (place.read_settings() or {}).get("analyze") and (analysis := place.read_analysis()):
-            for entry in analysis.get("methods", []):
-                entries[entry["method"]].append(entry)
+            for method, entry in analysis.get("methods", {}).items():
+                entries[method].append(entry)
     return {method: _merge_properties(method, measured) for method, measured in entries.items()}
 
 
@@ -219,12 +219,12 @@ def _mean_curve(curves: Sequence[Sequence[float | None]]) -> tuple[tuple[float, 
 
 
 def _merge_properties(method: str, measured: Sequence[Mapping[str, Any]]) -> Properties:
-    tightness = tuple(entry["tightness"] for entry in measured if entry.get("tightness") is not None)
+    tightness = tuple(entry["tightness"]["radius"] for entry in measured if entry.get("tightness"))
     return Properties(
         method,
         Figure(tightness) if tightness else None,
-        _agreed(entry.get("continuous") for entry in measured),
-        _agreed(entry.get("insensitive") for entry in measured),
+        _agreed((entry.get("continuity") or {}).get("continuous") for entry in measured),
+        _agreed((entry.get("sensitivity") or {}).get("favourable") for entry in measured),
     )
 
 

@@ -216,9 +216,9 @@ def test_properties_beside_the_paper_s(desk):
     (run,) = expand(load_table(path))
     place = Place(desk.out / "properties", run.id)
     finish(place, run, 0.0)
-    write_json(place.folder / ANALYSIS, {"methods": [
-        {"method": "IBP", "tightness": 0.75, "continuous": True, "insensitive": True},
-    ]})  # fmt: skip
+    write_json(place.folder / ANALYSIS, {"methods": {"IBP": {
+        "tightness": {"radius": 0.75}, "continuity": {"continuous": True}, "sensitivity": {"favourable": True},
+    }}})  # fmt: skip
     files = desk.report(path)
     assert line_of(files["report.md"], "IBP") == ["IBP", "0.75", "0.73", "✓", "✓", "✓", "✓", "82.00 ± 2.83", "86.8"]
     assert line_of(files["report.md"], "hBox") == ["hBox", "missing", "1.76", "missing", "✗", "missing", "✓", "missing", "83.7"]
