@@ -174,6 +174,25 @@ class _Search:
             self.halve(interval, heap)
         return 0.0
 
+    def descend(self, interval: _Interval, limit: int) -> bool:
+        """Halve an interval, and always the more suspicious half of it; the other halves go back to the heap.
+
+        True when that ended at the narrowest width or with nothing above the noise, False at the limit of evaluations.
+        """
+        while self.used < limit:
+            halves: _Heap = []
+            settled = len(self.settled)
+            self.halve(interval, halves)
+            if len(self.settled) > settled:
+                return True
+            (_, _, interval), other = sorted(halves)
+            heapq.heappush(self.heap, other)
+            if self.suspicion(interval) <= self.resolution:
+                self.push(self.heap, interval)
+                return True
+        self.push(self.heap, interval)
+        return False
+
     def refine(self, limit: int) -> None:
         """Halve the widest intervals until the limit of evaluations."""
         widest = [(-(i.right - i.left), n, i) for _, n, i in self.heap]
@@ -236,14 +255,13 @@ def scan_line(
         # Nothing suspicious is left, but a slope may have cancelled a jump by chance: look again from other points.
         search.refine((search.used + limit) // 2)
         unexplored = search.drain(search.heap, limit)
+    followed = 0
     while search.heap and search.used < limit:
         suspicion, interval = search.pop(search.heap)
         if suspicion <= search.resolution:
+            followed += 1
             break
-        alone: _Heap = [(-suspicion, next(search._order), interval)]
-        search.drain(alone, limit)
-        for item in alone:
-            heapq.heappush(search.heap, item)
+        followed += search.descend(interval, limit)
     trace: tuple[tuple[float, float], ...] = ()
     if not search.jumps:
         deepest = [i for _, _, i in search.heap] + search.settled
@@ -265,4 +283,5 @@ def scan_line(
         narrowest=2 * narrowest,
         evaluations=search.used + 3 * NOISE_SITES,
         trace=trace,
+        followed=followed,
     )

@@ -88,7 +88,7 @@ def continuity(
     unit = max(abs(here), 1e-300)
     jumps = [abs(j.change) for s in scans for j in s.jumps]
     return Continuity(
-        continuous=not jumps,
+        continuous=False if jumps else True if all(s.followed for s in scans) else None,
         loss=here,
         largest_jump=max(jumps, default=0.0) / unit,
         narrowest_change=max(s.narrowest_change for s in scans) / unit,

@@ -70,6 +70,7 @@ class LineScan:
         (a jump's size, or next to nothing).
     narrowest: width of these intervals. A slope above change/narrowest cannot be told from a jump.
     trace: (width, absolute change) of the intervals around the narrowest one without a jump, by descending width.
+    followed: how many suspicious intervals were followed to the narrowest width, or until nothing stood above the noise.
     """
 
     direction: str
@@ -84,20 +85,22 @@ class LineScan:
     narrowest: float
     evaluations: int
     trace: tuple[tuple[float, float], ...] = ()
+    followed: int = 0
 
 
 @dataclass(frozen=True)
 class Continuity:
     """Verdict on continuity of a loss in the weights.
 
-    continuous: no jump was found on any line. loss: the loss at the point itself, the unit of relative figures.
+    continuous: no jump was found on any line; None when on some line the budget did not suffice to follow a single
+        suspicion down to the narrowest width or the noise, so that too little is known. loss: the loss at the point itself, the unit of relative figures.
     largest_jump: largest jump / |loss|; 0 without a jump.
     narrowest_change: largest change over an interval of the narrowest width / |loss|, jump or not.
     jumps_per_unit: jumps found per unit of relative weight change (a lower bound where the budget ran out).
     resolution: smallest jump / |loss| that could have been reported. unexplored: see LineScan, / |loss|.
     """
 
-    continuous: bool
+    continuous: bool | None
     loss: float
     largest_jump: float
     narrowest_change: float

@@ -1,0 +1,156 @@
+"""The three measurements on a network, as the command line and the training callback make them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from newrelax.bounds import BoundedNetwork, box
+from newrelax.errors import UserError
+from newrelax.method import Method
+from plugin.attacks import pgd, worst_margin
+
+from .continuity import LENGTH, continuity
+from .directions import default_directions, random_directions
+from .network import CertifiedLoss
+from .records import to_json
+from .sensitivity import sensitivity
+from .tightness import tightness
+from .weights import WeightSpace
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is measured. It is the same for all relaxations: none of it depends on a method's name.
+
+    eps: radius of the probe and of the gap to the attack. probe: images of the probe batch. budget: evaluations of the
+    loss for continuity. single_weights: tried per parameter. length: of a line, in relative weight change.
+    learning_rate: of the step whose predictability is measured, the first one Adam would take: lr · sign(gradient).
+    images: for tightness. step: grid of ε. pgd_steps: of the attack behind the gap.
+    """
+
+    eps: float
+    probe: int = 4
+    budget: int = 800
+    single_weights: int = 5
+    length: float = LENGTH
+    learning_rate: float = 5e-4
+    images: int = 100
+    step: float = 0.01
+    pgd_steps: int = 20
+    seed: int = 0
+
+
+PARTS = ("continuity", "sensitivity", "tightness")
+
+
+def cost(part: str, protocol: Protocol, parameters: int) -> int:
+    """About how many ticks a measurement makes, for a progress bar."""
+    return {
+        "continuity": protocol.budget,
+        "sensitivity": 30 * protocol.single_weights * max(1, parameters // 2) + 2 * parameters,
+        "tightness": protocol.images,
+    }[part]
+
+
+def measure(
+    part: str, model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick = lambda n: None
+) -> dict[str, Any]:
+    """One of PARTS on a model; x: [images, ...] pixels, y: [images]. The model and random streams stay as they were.
+
+    Returns the record as JSON types, with `seconds`. Raises UserError when the loss at these weights is not finite.
+    """
+    started = time.perf_counter()
+    if part == "tightness":
+        result = _tightness(model, method, x[: protocol.images], y[: protocol.images], protocol, tick)
+    else:
+        probe = CertifiedLoss(model, method, x[: protocol.probe], y[: protocol.probe], protocol.eps)
+        check_finite(probe)
+        chosen = {"continuity": probe_continuity, "sensitivity": probe_sensitivity}[part]
+        result = to_json(chosen(probe, protocol, tick=tick))
+    return result | {"seconds": time.perf_counter() - started}
+
+
+def check_finite(probe: CertifiedLoss) -> None:
+    """Raises UserError where the certified loss is not a finite number."""
+    with WeightSpace(probe.parameters) as space:
+        value = float(space.evaluate(probe.loss))
+    if not value - value == 0:
+        raise UserError(f"{probe.method.label}: the certified loss at eps {probe.eps:g} is {value}; try a smaller --eps")
+
+
+def ticking(closure: Callable[[], Tensor], tick: Tick) -> Callable[[], Tensor]:
+    """A closure that counts its calls."""
+
+    def counted() -> Tensor:
+        tick(1)
+        return closure()
+
+    return counted
+
+
+def probe_continuity(probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None) -> Any:
+    """Continuity of a probe's certified loss, along the default directions and the optimiser's step where given."""
+    directions = default_directions(probe.loss, probe.parameters, seed=protocol.seed, step=step)
+    return continuity(
+        ticking(probe.loss, tick), probe.parameters, directions, length=protocol.length, budget=protocol.budget, probe=probe.layers
+    )
+
+
+def probe_sensitivity(probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None) -> Any:
+    """Sensitivity of a probe's certified loss and margins; the step is Adam's first where none is given."""
+    if step is None:
+        with WeightSpace(probe.parameters) as space:
+            _, gradient = space.gradient(probe.loss)
+        step = [-protocol.learning_rate * g.sign() for g in gradient]
+    return sensitivity(
+        ticking(probe.loss, tick), probe.parameters, random_directions(probe.parameters, 3, protocol.seed),
+        bounds=ticking(probe.margins, tick), step=step, weights_per_parameter=protocol.single_weights, seed=protocol.seed, names=probe.names,
+    )  # fmt: skip
+
+
+def _tightness(model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick) -> dict[str, Any]:
+    """Tightness, the gap to PGD, and the share certified at the probe's radius.
+
+    Estimates that draw random numbers start from the same stream, the protocol's seed, for every batch.
+    """
+    devices = [x.device] if x.device.type == "cuda" else []
+    training = model.training
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(protocol.seed)
+        model.eval()
+        network = BoundedNetwork(model, x.shape[1:], method)
+
+        def lower(images: Tensor, labels: Tensor, eps: float) -> Tensor:
+            torch.manual_seed(protocol.seed)
+            return network.bounds(*box(images, eps), labels).margins
+
+        def attacked(images: Tensor, labels: Tensor, eps: float) -> Tensor:
+            generator = torch.Generator().manual_seed(protocol.seed)
+            found = pgd(model, images, labels, eps, steps=protocol.pgd_steps, generator=generator)
+            return worst_margin(model(found), labels)[:, None]
+
+        done = 0
+
+        def progress(finished: int) -> None:
+            nonlocal done
+            tick(finished - done)
+            done = finished
+
+        try:
+            record = tightness(lower, x, y, step=protocol.step, upper=attacked, upper_eps=protocol.eps, progress=progress)
+            with torch.no_grad():
+                passed = [
+                    (lower(x[i], y[i], protocol.eps) > 0).all(dim=1) for i in torch.arange(len(x), device=x.device).split(50)
+                ]
+        finally:
+            model.train(training)
+    certified = float(torch.cat(passed).double().mean())
+    return to_json(record) | {"certified_at_eps": certified, "certified_eps": protocol.eps}
