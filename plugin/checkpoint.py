@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Any]:
             "match; nothing of it was loaded"
         )
     try:
-        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        return dict(torch.load(io.BytesIO(body), map_location="cpu", weights_only=True))
     except Exception as problem:  # whatever the unpickler stumbles over, the file is to blame
         raise UserError(f"checkpoint {path} holds what this program never writes; it was not loaded") from problem
 

@@ -126,7 +126,7 @@ class Config:
 
     def to_json(self) -> dict[str, object]:
         """A dict that JSON can hold and :meth:`from_json` reads back to an equal value."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
 
     @classmethod
     def from_json(cls, values: Mapping[str, object]) -> Config:
@@ -193,7 +193,7 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
     values.update({name: value for name, value in given.items() if name != "method"})
     values["plugins"] = [
         dataclasses.asdict(entry if isinstance(entry, PluginFile) else PluginFile.read(entry))
-        for entry in typing.cast(tuple[object, ...], values["plugins"])
+        for entry in typing.cast(tuple[PluginFile | str | Path, ...], values["plugins"])
     ]
     if given.get("beta") is not None and method.propagation in ("none", "attack", "interval"):
         raise UserError(f"--beta mixes interval bounds with others: {method.name} has no others to mix")

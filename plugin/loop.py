@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,9 @@ class TrainState:
     seconds: float = 0.0
 
     @classmethod
-    def create(cls, config: Config, method: Method, model: nn.Module, dataset: Dataset, world: World | None = None) -> TrainState:
+    def create(
+        cls, config: Config, method: Method, model: nn.Module, dataset: Dataset, world: World | None = None
+    ) -> TrainState:
         """A run at its start, on the device that ``model`` and ``dataset`` are on.
 
         Seeds torch's global streams, which random methods (attacks, random slopes) draw from.
@@ -120,7 +123,7 @@ def steps_per_epoch(config: Config, dataset: Dataset) -> int:
     return -(-len(dataset.train_y) // config.batch_size)
 
 
-def bound_options(bound_memory: int | None) -> dict[str, int]:
+def bound_options(bound_memory: int | None) -> dict[str, Any]:
     """Keyword arguments of BoundedNetwork for a memory limit in MiB; None leaves it its own default."""
     return {} if bound_memory is None else {"memory": bound_memory << 20}
 

@@ -68,7 +68,9 @@ class Objective:
         batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.net.model.modules())
         object.__setattr__(self, "normalised_by_batch", batch_norm)
 
-    def __call__(self, x: Tensor, y: Tensor, values: Values, *, total: int | None = None, observe: bool = False) -> Terms:
+    def __call__(
+        self, x: Tensor, y: Tensor, values: Values, *, total: int | None = None, observe: bool = False
+    ) -> Terms:
         """The loss of inputs ``x`` [batch, …] with classes ``y`` [batch].
 
         ``total``: the size of the whole batch when ``x`` is a piece of it; the pieces' losses then
@@ -114,4 +116,4 @@ def _measure(logits: Tensor, y: Tensor) -> Measured:
 def _crossing_shares(layers: tuple[tuple[Tensor, Tensor], ...]) -> Tensor | None:
     if not layers:
         return None
-    return torch.stack([((l < 0) & (u > 0)).float().mean() for l, u in layers]).detach()
+    return torch.stack([((lower < 0) & (upper > 0)).float().mean() for lower, upper in layers]).detach()

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from newrelax.method import Method
 from newrelax.registry import Registry
 from plugin.evaluation import Evaluation, certifying_method, evaluate
 from plugin.loop import TrainState

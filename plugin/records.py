@@ -58,7 +58,9 @@ class RunFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise UserError(f"another process is training in {path}: wait for it, or choose another folder with --out") from None
+            raise UserError(
+                f"another process is training in {path}: wait for it, or choose another folder with --out"
+            ) from None
         except OSError:
             pass  # a file system without locks: nothing to hold
         for partial in path.glob("*" + TEMPORARY_SUFFIX):
@@ -82,7 +84,9 @@ class RunFolder:
         path = self.path / METRICS
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         if len(lines) < epochs:
-            raise UserError(f"{path} has {len(lines)} lines, the checkpoint is {epochs} epochs on: the folder was changed")
+            raise UserError(
+                f"{path} has {len(lines)} lines, the checkpoint is {epochs} epochs on: the folder was changed"
+            )
         write_atomically(path, b"".join(lines[:epochs]))
 
     def write_model(self, model: torch.nn.Module) -> None:

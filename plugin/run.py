@@ -53,8 +53,10 @@ def check_device(name: str) -> torch.device:
         raise UserError(f"device {name!r} is not supported: expected cpu, cuda or cuda:N")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"--device {name}: this machine has no CUDA device; use --device cpu")
         if (device.index or 0) >= count:
-            raise UserError(f"--device {name}: this machine has {count or 'no'} CUDA device{'s' if count > 1 else ''}; use --device cpu")
+            raise UserError(f"--device {name}: this machine's CUDA devices are cuda:0 to cuda:{count - 1}")
     return device
 
 
@@ -88,7 +90,9 @@ def prepare(config: Config, registry: Registry, world: World | None = None, *, i
     ``initial`` false: a checkpoint will give the weights, ``config.weights`` need not be there any more.
     """
     world = World() if world is None else world
-    device = process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
+    device = (
+        process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
+    )
     method = registry.get_method(config.method)
     sound = check_soundness(method, config.allow_unsound)
     if not sound:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,8 +29,12 @@ from plugin.world import World
 _FREE_ON_RESUME = ("device", "data_dir", "checkpoint_every")
 
 
-def _option(name: str, kind: object, help_text: str, **more: object) -> object:
-    return click.option(name, type=kind, default=None, help=help_text, **more)  # type: ignore[call-overload]
+_Command = Callable[..., None]
+_Decorator = Callable[[_Command], _Command]
+
+
+def _option(name: str, kind: Any, help_text: str, **more: Any) -> _Decorator:
+    return click.option(name, type=kind, default=None, help=help_text, **more)
 
 
 _SETTINGS = (
@@ -68,17 +73,35 @@ _SETTINGS = (
 )
 
 
-def _with_settings(function: object) -> object:
+def _with_settings(function: _Command) -> _Command:
     for option in reversed(_SETTINGS):
-        function = option(function)  # type: ignore[operator]
+        function = option(function)
     return function
 
 
 @click.command(context_settings={"max_content_width": 120})
-@click.option("--method", "method_name", default=None, help='Like IBP or CROWN-Soft:gamma=1; "list" prints all. Default CROWN-IBP.')
-@click.option("--plugin", "plugin_paths", multiple=True, type=click.Path(path_type=Path), help="Python file with relaxations of your own.")
+@click.option(
+    "--method",
+    "method_name",
+    default=None,
+    help='Like IBP or CROWN-Soft:gamma=1; "list" prints all. Default CROWN-IBP.',
+)
+@click.option(
+    "--plugin",
+    "plugin_paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Python file with relaxations of your own.",
+)
 @_with_settings
-@click.option("--out", "--run-dir", "out", type=click.Path(path_type=Path), default=None, help="Run folder; default runs/DATASET-MODEL-METHOD-….")
+@click.option(
+    "--out",
+    "--run-dir",
+    "out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Run folder; default runs/DATASET-MODEL-METHOD-….",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder; start it when there is none.")
 @click.option("--debug", is_flag=True, help="Show tracebacks of user errors.")
 def command(

@@ -127,17 +127,27 @@ def test_killed_between_a_metrics_line_and_its_checkpoint(
     assert_same_run(undisturbed("IBP"), tmp_path / "run")
 
 
-def test_real_kill_9_in_another_process(undisturbed: Callable[[str], Path], tmp_path: Path) -> None:
-    # Long enough to be struck in the middle; compared with an undisturbed run of the same length.
-    options = ["--method", "IBP", "--epochs", "80", "--warmup", "1", "--ramp", "40", "--checkpoint-every", "7steps"]
+# Slowed down, so that there is time to strike in the middle however busy the machine is.
+SLOW_TRAINER = """
+import sys, time
+import plugin.loop
+from plugin.train import main
+step = plugin.loop.train_step
+plugin.loop.train_step = lambda *arguments: (time.sleep(0.1), step(*arguments))[1]
+sys.exit(main())
+"""
+
+
+def test_real_kill_9_in_another_process(tmp_path: Path) -> None:
+    options = ["--method", "IBP", "--epochs", "40", "--warmup", "1", "--ramp", "20", "--checkpoint-every", "7steps"]
     folder = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-m", "plugin.train", *TINY, *options, "--out", str(folder)]
+    command = [sys.executable, "-c", SLOW_TRAINER, *TINY, *options, "--out", str(folder)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: lines(folder / "metrics.jsonl") >= 5, process)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert 5 <= lines(folder / "metrics.jsonl") < 80
+    assert 5 <= lines(folder / "metrics.jsonl") < 40
     train_cli(folder, *options, "--resume")
     train_cli(tmp_path / "undisturbed", *options)
     assert_same_run(tmp_path / "undisturbed", folder)
@@ -244,7 +254,10 @@ def test_checkpoints_never_run_code(tmp_path: Path) -> None:
 def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "checkpoint.pt", tiny_state("IBP"))
     with pytest.raises(UserError, match="does not fit this run's network and optimiser"):
-        checkpoint.restore(tmp_path / "checkpoint.pt", tiny_state("IBP", model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))))
+        checkpoint.restore(
+            tmp_path / "checkpoint.pt",
+            tiny_state("IBP", model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))),
+        )
 
 
 def test_checkpoint_of_another_device_is_refused(tmp_path: Path) -> None:
@@ -267,7 +280,10 @@ def test_nothing_bad_is_saved(tmp_path: Path) -> None:
 
 
 def test_no_space_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], undisturbed: Callable[[str], Path]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    undisturbed: Callable[[str], Path],
 ) -> None:
     original = os.fsync
 

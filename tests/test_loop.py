@@ -218,7 +218,9 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero"):
         original: Callable[..., object] = getattr(Tensor, name)
 
-        def counted(self: Tensor, *args: object, _name: str = name, _original: Callable[..., object] = original) -> object:
+        def counted(
+            self: Tensor, *args: object, _name: str = name, _original: Callable[..., object] = original
+        ) -> object:
             reads.append(_name)
             return _original(self, *args)
 
@@ -231,8 +233,6 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     reads.clear()
     train_step(state, x, y, values)
     assert reads == []
-
-
 
 
 @pytest.mark.gpu
@@ -253,7 +253,9 @@ def test_bad_weights_are_named() -> None:
     state = tiny_state("IBP", epochs=1)
     with torch.no_grad():
         state.model.layers[4].weight[0, 0] = math.nan
-    with pytest.raises(NonFiniteLoss, match=r"^step 0 \(epoch 1\): .*first offending layer: layers\.4\.weight: the weights"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"^step 0 \(epoch 1\): .*first offending layer: layers\.4\.weight: the weights"
+    ):
         train(state)
 
 
@@ -262,7 +264,9 @@ def test_bad_activation_is_named() -> None:
     with torch.no_grad():
         state.model.layers[4].weight.fill_(3e38)  # finite, but their sums are not
         state.model.layers[4].bias.fill_(3e38)
-    with pytest.raises(NonFiniteLoss, match=r"first offending layer: layers\.4 \(Linear\): its output on the clean batch"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"first offending layer: layers\.4 \(Linear\): its output on the clean batch"
+    ):
         train(state)
 
 

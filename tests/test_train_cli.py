@@ -55,7 +55,11 @@ def test_run_folder(finished: Callable[[str], Path]) -> None:
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "metrics.jsonl", "result.json", "checkpoint.pt", "model.pt"} <= names
     config = json.loads((folder / "config.json").read_text())
-    assert (config["method"], config["beta"], config["versions"]["torch"]) == ("CROWN-IBP", [1.0, 0.0], torch.__version__)
+    assert (config["method"], config["beta"], config["versions"]["torch"]) == (
+        "CROWN-IBP",
+        [1.0, 0.0],
+        torch.__version__,
+    )
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]
     assert [line["step"] for line in metrics] == [3, 6, 9, 12]
@@ -150,7 +154,9 @@ def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path: Path) -> None:
     assert [event.step for event in events(tmp_path).Scalars("loss/total")] == [1, 2, 3]
 
 
-def test_no_space_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_space_for_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -221,7 +227,11 @@ def test_list_of_methods(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     ],
 )
 def test_mistakes_are_one_line(
-    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*options, "--out", str(tmp_path / "run")]) == 2
@@ -267,7 +277,9 @@ def test_no_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert "this machine has no CUDA device" in capsys.readouterr().err
 
 
-def test_weights_of_another_shape(finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_another_shape(
+    finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = finished("IBP") / "model.pt"
     assert main(["--model", "FC", "--weights", str(weights), "--out", str(tmp_path / "run")]) == 2
     assert "do not fit the model" in capsys.readouterr().err.splitlines()[-1]

@@ -36,9 +36,7 @@ def tiny_state(method: str = "IBP", model: torch.nn.Module | None = None, **give
     config = tiny_config(method, **given)
     dataset = data.load("digits", device=config.device, limit_train=config.limit_train, seed=config.seed)
     if model is None:
-        model = build(
-            config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed
-        )
+        model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
     return TrainState.create(config, REGISTRY.get_method(method), model.to(config.device), dataset)
 
 
