@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
+from .fusion import can_fuse, fused_cross_entropy
 from .method import Method
 from .registry import Registry
 
@@ -29,6 +31,19 @@ class MarginBounds:
     layers: pre-activation bounds (lower, upper) of every ReLU in the model's order, detached.
     """
 
+    margins: Tensor
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass(frozen=True)
+class LossBounds:
+    """What one call of `BoundedNetwork.cross_entropy` found.
+
+    loss: upper bounds of the cross-entropy over the box, [batch], differentiable in the weights.
+    margins: the intervals' lower bounds of z_y − z_j, detached; layers: both as in `MarginBounds`.
+    """
+
+    loss: Tensor
     margins: Tensor
     layers: tuple[tuple[Tensor, Tensor], ...]
 
@@ -55,6 +70,11 @@ def worst_logits(margins: Tensor, y: Tensor) -> Tensor:
     """Worst-case logits [batch, classes]: 0 for the true class, −(lower bound of z_y − z_j) for class j."""
     logits = margins.new_zeros(len(y), margins.shape[1] + 1)
     return logits.scatter(1, other_classes(y, margins.shape[1] + 1), -margins)
+
+
+def is_at(share: float | Tensor, end: float) -> bool:
+    """Whether a share is at that end, so that work can be skipped. One on the device counts as in between: nobody asks."""
+    return not isinstance(share, Tensor) and share == end
 
 
 class BoundedNetwork:
@@ -111,14 +131,14 @@ class BoundedNetwork:
         self._graph.use_running_statistics()
         return self.model(x)
 
-    def bounds(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float = 1.0) -> MarginBounds:
+    def bounds(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0) -> MarginBounds:
         """Lower bounds of the margins over the boxes [lower, upper].
 
         lower, upper: [batch, *input_shape] in the model's input units. y: [batch], long.
         beta: weight of this method's logits against IBP's, (1 − beta)·IBP + beta·method.
         """
         from .cauchy import estimated_margins
-        from .propagation import interval_margins, interval_pass, layers_in_order
+        from .propagation import interval_pass, layers_in_order, margin_intervals
 
         if self._plain is not None:
             return self._plain_bounds(lower, upper, y, beta)
@@ -133,22 +153,53 @@ class BoundedNetwork:
             )
             return MarginBounds(margins, layers_in_order(graph, intervals))
         found = None
-        if method.propagation in ("interval", "ibp+backward") or beta != 1.0:
+        if method.propagation in ("interval", "ibp+backward") or not is_at(beta, 1.0):
             found = interval_pass(graph, lower, upper, method.relaxation if method.propagation == "interval" else None)
         if method.propagation == "interval":
-            return MarginBounds(interval_margins(graph, found, y, others), layers_in_order(graph, found.intervals))
+            return MarginBounds(margin_intervals(graph, found, y, others)[0], layers_in_order(graph, found.intervals))
         margins: Tensor | float = 0.0
         intervals = found.intervals if found is not None else {}
-        if beta != 1.0:
-            margins = (1 - beta) * interval_margins(graph, found, y, others)
-        if beta != 0.0:
+        if not is_at(beta, 1.0):
+            margins = (1 - beta) * margin_intervals(graph, found, y, others)[0]
+        if not is_at(beta, 0.0):
             slopes = None
             if method.random_slopes and self.model.training:
-                slopes = self._random_slopes(lower, upper, y, others, intervals)
+                slopes = self._random_slopes(lower, upper, y, intervals)
             linear = self._linear_pass(lower, upper, intervals, slopes)
-            margins = margins + beta * linear.margins(y, others)
+            margins = margins + beta * linear.lower_bounds(specification(y, self.classes, lower.dtype))
             intervals = linear.intervals
         return MarginBounds(margins, layers_in_order(graph, intervals))
+
+    def cross_entropy(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0) -> LossBounds:
+        """Upper bounds of the cross-entropy over the boxes, bounded as one output (`fusion`); arguments as in `bounds`.
+
+        beta: weight of the fused bound against IBP's, (1 − beta)·CE(IBP's worst-case logits) + beta·fused; both are
+        sound, so their mean is. Raises `UserError` for methods that `can_fuse` refuses.
+        """
+        from .propagation import interval_pass, layers_in_order, margin_intervals
+
+        if not can_fuse(self.method):
+            raise UserError(f"{self.method.label}: no bound of the loss as one output; CROWN-IBP, CROWN-IBP-R and their like have it")
+        matrix, below = specification(y, self.classes, lower.dtype), None
+        if self._plain is not None:
+            both = self._plain.margins(lower, upper, torch.cat([matrix, -matrix], 1), ibp=True)
+            low, negated_high = both.chunk(2, dim=1)
+            high, layers = -negated_high, self._plain.layers()
+            below = partial(self._plain.margins, lower, upper)
+        else:
+            if not self.model.training:
+                self._graph.use_running_statistics()
+            found = interval_pass(self._graph, lower, upper)
+            low, high = margin_intervals(self._graph, found, y, other_classes(y, self.classes))
+            layers = layers_in_order(self._graph, found.intervals)
+            if not is_at(beta, 0.0):
+                below = self._linear_pass(lower, upper, found.intervals, None).lower_bounds
+        loss: Tensor | float = 0.0
+        if not is_at(beta, 1.0):
+            loss = (1 - beta) * F.cross_entropy(worst_logits(low, y), y, reduction="none")
+        if not is_at(beta, 0.0):
+            loss = loss + beta * fused_cross_entropy(low, high, lambda w: below(w.unsqueeze(1) @ matrix).squeeze(1))
+        return LossBounds(loss, low.detach(), layers)
 
     def _linear_pass(
         self, lower: Tensor, upper: Tensor, intervals: Intervals, slopes: Mapping[int, Tensor] | None
@@ -161,23 +212,24 @@ class BoundedNetwork:
             parallel=self._parallel, intervals=intervals if hidden == "interval" else None, slopes=slopes,
         )  # fmt: skip
 
-    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, others: Tensor, intervals: Intervals) -> Slopes:
+    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, intervals: Intervals) -> Slopes:
         from .random_slope import moved_slopes
 
         fixed = {index: (low.detach(), high.detach()) for index, (low, high) in intervals.items()}
+        matrix = specification(y, self.classes, lower.dtype)
 
         def loss_of(slopes: Slopes) -> Tensor:
-            margins = self._linear_pass(lower, upper, fixed, slopes).margins(y, others)
+            margins = self._linear_pass(lower, upper, fixed, slopes).lower_bounds(matrix)
             return F.cross_entropy(worst_logits(margins, y), y)
 
         return moved_slopes({index: tuple(low.shape) for index, (low, _) in fixed.items()}, lower, loss_of)
 
-    def _plain_bounds(self, lower: Tensor, upper: Tensor, y: Tensor, beta: float) -> MarginBounds:
+    def _plain_bounds(self, lower: Tensor, upper: Tensor, y: Tensor, beta: float | Tensor) -> MarginBounds:
         matrix = specification(y, self.classes, lower.dtype)
         margins: Tensor | float = 0.0
-        if beta != 1.0:
+        if not is_at(beta, 1.0):
             margins = (1 - beta) * self._plain.margins(lower, upper, matrix, ibp=True)
-        if beta != 0.0:
+        if not is_at(beta, 0.0):
             margins = margins + beta * self._plain.margins(lower, upper, matrix)
         return MarginBounds(margins, self._plain.layers())
 

@@ -65,18 +65,24 @@ def interval_pass(graph: Graph, lower: Tensor, upper: Tensor, relaxation: Relaxa
     return found
 
 
-def interval_margins(graph: Graph, found: IntervalPass, y: Tensor, others: Tensor) -> Tensor:
-    """Lower bounds of the margins from an interval pass, the margin matrix merged into the last linear layer."""
+def margin_intervals(graph: Graph, found: IntervalPass, y: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of the margins z_y − z_j from an interval pass, each [batch, classes − 1].
+
+    The margin matrix is merged into the last linear layer.
+    """
     last = graph.steps[-1]
     if isinstance(last.operator, Linear):
         c, r = found.center[last.inputs[0]], found.radius[last.inputs[0]]
         weight = last.operator.weight
         logits = last.operator.value(c)
         spread = torch.bmm((weight[y].unsqueeze(1) - weight[others]).abs(), r.unsqueeze(2)).squeeze(2)
-        return logits.gather(1, y.unsqueeze(1)) - logits.gather(1, others) - spread
+        center = logits.gather(1, y.unsqueeze(1)) - logits.gather(1, others)
+        return center - spread, center + spread
     interval_step(graph, len(graph.steps) - 1, found.center, found.radius)
     c, r = found.center[len(graph.steps) - 1], found.radius[len(graph.steps) - 1]
-    return (c - r).gather(1, y.unsqueeze(1)) - (c + r).gather(1, others)
+    low, high = c - r, c + r
+    own = y.unsqueeze(1)
+    return low.gather(1, own) - high.gather(1, others), high.gather(1, own) - low.gather(1, others)
 
 
 class _RelaxStep(torch.autograd.Function):
@@ -309,21 +315,21 @@ class LinearPass:
         beta, size = self._beta[start].flatten(1), coefficients.flatten(2).abs()
         return total + ((beta @ size[0].t()) if size.shape[0] == 1 else (size @ beta.unsqueeze(2)).squeeze(2))
 
-    def margins(self, y: Tensor, others: Tensor) -> Tensor:
-        """Lower bounds of z_y − z_j, [batch, classes − 1]; merged into the last linear layer."""
+    def lower_bounds(self, specification: Tensor) -> Tensor:
+        """Lower bounds of specification @ logits, [batch, specs]; merged into the last linear layer.
+
+        specification: [batch, specs, classes].
+        """
         last = len(self._graph.steps) - 1
         step = self._graph.steps[last]
         source = step.inputs[0]
         if isinstance(step.operator, Linear):
             logits = step.operator.value(self._reference[source])
-            weight = step.operator.weight
-            start, coefficients = source, weight[y].unsqueeze(1) - weight[others]
+            start, coefficients = source, specification @ step.operator.weight
         else:
             self._advance(last)
-            logits, start = self._reference[last], last
-            eye = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
-            coefficients = eye[y].unsqueeze(1) - eye[others]
-        return logits.gather(1, y.unsqueeze(1)) - logits.gather(1, others) - self.spread(start, coefficients)
+            logits, start, coefficients = self._reference[last], last, specification
+        return (specification @ logits.unsqueeze(2)).squeeze(2) - self.spread(start, coefficients)
 
 
 def layers_in_order(graph: Graph, intervals: Intervals) -> Sequence[tuple[Tensor, Tensor]]:

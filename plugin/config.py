@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from newrelax.errors import UserError
+from newrelax.fusion import can_fuse
 from newrelax.method import Method
 from plugin import data
 from plugin.recipes import find_recipe
@@ -46,8 +47,9 @@ class Config:
 
     ``eps`` is the radius certified at and ``train_eps`` the one that the ramp ends at, both in
     pixel units; ``warmup``, ``ramp``, ``milestones`` and ``halve_every`` are in epochs and may be
-    fractions. ``beta`` None: the method does not mix two bounds. ``scale`` is only the record of
-    how the recipe's length was shortened.
+    fractions. ``beta`` None: the method does not mix two bounds. ``loss_fusion``: train on the
+    cross-entropy's own bound (newrelax.fusion); evaluation keeps to the margins. ``scale`` is only
+    the record of how the recipe's length was shortened.
 
     Raises UserError when a value is out of its range.
     """
@@ -65,6 +67,7 @@ class Config:
     ramp: float
     kappa: tuple[float, float]
     beta: tuple[float, float] | None
+    loss_fusion: bool
     l1: float
     optimizer: str
     lr: float
@@ -168,6 +171,7 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         "ramp": recipe.ramp,
         "kappa": recipe.kappa,
         "beta": method.beta,
+        "loss_fusion": False,
         "l1": recipe.l1,
         "optimizer": "adam",
         "lr": recipe.lr,
@@ -199,6 +203,11 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         raise UserError(f"--beta mixes interval bounds with others: {method.name} has no others to mix")
     if method.propagation == "none" and tuple(typing.cast(typing.Any, values["kappa"])) != (1.0, 1.0):
         raise UserError(f"--kappa mixes in a certified loss: {method.name} training has none")
+    if values["loss_fusion"] and not can_fuse(method):
+        raise UserError(
+            f"--loss-fusion bounds CROWN-IBP's loss with one row of back-substitution: {method.name} has no such row; "
+            "CROWN-IBP, CROWN-IBP-R and their like have it"
+        )
     values["data_dir"] = str(values["data_dir"])
     if values["weights"] is not None:
         values["weights"] = str(Path(str(values["weights"])).expanduser().absolute())

@@ -78,7 +78,7 @@ class TrainState:
             method=method,
             model=model,
             net=net,
-            objective=Objective(net, method, config.l1, config.pgd_steps),
+            objective=Objective(net, method, config.l1, config.pgd_steps, config.loss_fusion),
             optimizer=optimizer,
             schedule=Schedule.from_config(config, steps_per_epoch(config, dataset)),
             dataset=dataset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,12 +57,15 @@ class Objective:
     """The training loss of one method on one network.
 
     ``pgd_steps`` is used by adversarial training only, whose worst case is an attack's logits.
+    ``fused``: the worst case's cross-entropy is bounded as one output (newrelax.fusion), not margin
+    by margin; an input then counts as right when its loss (below log 2) or IBP's margins prove it.
     """
 
     net: BoundedNetwork
     method: Method
     l1: float = 0.0
     pgd_steps: int = 10
+    fused: bool = False
     normalised_by_batch: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,11 +105,14 @@ class Objective:
         if self.method.propagation == "attack":
             attacked = pgd(self.net.model, x, y, values.eps, steps=self.pgd_steps)
             return _measure(self.net(attacked), y), None
-        bounds = self.net.bounds(*box(x, values.eps), y, beta=values.beta)
-        worst = Measured(
-            certified_loss(bounds.margins, y, reduction="sum"),
-            (bounds.margins.detach() > 0).all(dim=1).sum(),
-        )
+        lower, upper = box(x, values.eps)
+        if self.fused:
+            bounds = self.net.cross_entropy(lower, upper, y, beta=values.beta)
+            loss, right = bounds.loss.sum(), (bounds.loss.detach() < math.log(2)) | (bounds.margins > 0).all(dim=1)
+        else:
+            bounds = self.net.bounds(lower, upper, y, beta=values.beta)
+            loss, right = certified_loss(bounds.margins, y, reduction="sum"), (bounds.margins.detach() > 0).all(dim=1)
+        worst = Measured(loss, right.sum())
         return worst, _crossing_shares(bounds.layers) if observe else None
 
 

@@ -51,6 +51,9 @@ _SETTINGS = (
     _option("--ramp", float, "Epochs in which ε, κ and β move from their start to their end."),
     _option("--kappa", PAIR, "Share of the natural loss: START,END of the ramp, or one number."),
     _option("--beta", PAIR, "Share of the method's logits, the rest being IBP's: START,END, or one number."),
+    _option(
+        "--loss-fusion/--no-loss-fusion", bool, "Bound CROWN-IBP's cross-entropy as one output: a cheaper step.", is_flag=True
+    ),
     _option("--l1", float, "λ₁, the factor of the weights' L1 norm."),
     _option("--optimizer", click.Choice(OPTIMIZERS), "Default adam."),
     _option("--momentum", float, "Of sgd; default 0.9."),

@@ -87,6 +87,17 @@ def test_random_streams_go_on(
     assert_same_run(undisturbed(method), tmp_path / "run")
 
 
+def test_the_fused_loss_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--method", "CROWN-IBP", "--loss-fusion", "--checkpoint-every", "2steps")
+    train_cli(tmp_path / "whole", *options)
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill)
+        with pytest.raises(Killed):
+            train_cli(tmp_path / "run", *options)
+    train_cli(tmp_path / "run", "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoint.pt", "model.pt", "result.json"])
 def test_killed_around_any_write_ends_the_same(

@@ -30,9 +30,9 @@ def test_every_option_overrides() -> None:
         "epochs": 3, "lr": 0.01, "batch_size": 7, "warmup": 1.5, "ramp": 0.5, "kappa": (1, 0.25), "l1": 1e-3,
         "eps": 0.2, "train_eps": 0.25, "eps_start": 0.05, "optimizer": "sgd", "milestones": (1, 2), "lr_decay": 0.5,
         "clip_grad": 3, "accumulate": 2, "seed": 5, "halve_every": 1, "augment": True, "limit_train": 100,
-        "momentum": 0.5, "pgd_steps": 3, "checkpoint_every": "5steps",
+        "momentum": 0.5, "pgd_steps": 3, "checkpoint_every": "5steps", "loss_fusion": True,
     }  # fmt: skip
-    made = config(**given)
+    made = config(method="CROWN-IBP-R", **given)
     assert {name: getattr(made, name) for name in given} == given
 
 
@@ -77,6 +77,11 @@ def test_json_round_trip(tmp_path: Path) -> None:
         pytest.param({"clip_grad": 0}, "clip-grad: expected above 0", id="clip"),
         pytest.param({"checkpoint_every": "often"}, "checkpoint-every: expected like", id="checkpoint interval"),
         pytest.param({"beta": (1, 0)}, "IBP has no others to mix", id="beta of IBP"),
+        *(
+            pytest.param({"method": name, "loss_fusion": True}, f"{name} has no such row", id=f"loss fusion of {name}")
+            for name in ("IBP", "CROWN", "hBox", "natural", "PGD", "CROWN-IBP-RandomSlope")
+        ),
+        pytest.param({"loss_fusion": "yes", "method": "CROWN-IBP"}, "loss-fusion: expected bool", id="loss fusion type"),
         pytest.param({"method": "natural", "kappa": (1, 0.5)}, "natural training has none", id="kappa of natural"),
         pytest.param({"scale": 0.5, "epochs": 3}, "either --scale or --epochs", id="scale and epochs"),
         pytest.param({"scale": 2}, r"scale: expected in \(0, 1\]", id="scale"),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from newrelax.bounds import box, certify
+from plugin.attacks import pgd, worst_margin
 from plugin.callbacks import Callback, EpochInfo, StepInfo
 from plugin.finite import NonFiniteLoss
 from plugin.loop import OBSERVE_EVERY, TrainState, train, train_step
@@ -17,7 +18,7 @@ from plugin.losses import certified_loss, l1_norm
 from plugin.schedule import Values
 from tests.tiny_runs import tiny_state
 
-METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R"]
+METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R", "CROWN-IBP fused"]
 
 
 class Recorder(Callback):
@@ -85,6 +86,28 @@ def test_loss_is_the_papers(method: str, kappa: float) -> None:
     assert (terms.natural is None) == (kappa == 0)
 
 
+def test_fused_loss_is_the_papers_with_another_bound() -> None:
+    state = tiny_state("CROWN-IBP", loss_fusion=True)
+    x, y = batch(state)
+    terms = state.objective(x, y, Values(eps=0.03, kappa=0.3, beta=0.25, lr=1e-3), observe=True)
+    bounds = state.net.cross_entropy(*box(x, 0.03), y, beta=0.25)
+    expected = 0.3 * F.cross_entropy(state.model(x), y) + 0.7 * bounds.loss.mean()
+    assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert terms.worst is not None and terms.crossing is not None
+    proved = (bounds.margins > 0).all(1) | (bounds.loss < math.log(2))
+    assert terms.worst.right == proved.sum()
+
+
+def test_what_the_fused_loss_counts_as_right_is() -> None:
+    state = tiny_state("CROWN-IBP-R", loss_fusion=True, epochs=12, eps=0.02, warmup=2, ramp=2, lr=3e-3)
+    train(state)
+    x, y = state.dataset.train_x, state.dataset.train_y
+    bounds = state.net.cross_entropy(*box(x, 0.005), y)
+    proved = bounds.loss < math.log(2)
+    assert proved.any()
+    assert (worst_margin(state.model(pgd(state.model, x, y, 0.005, steps=20)), y)[proved] > 0).all()
+
+
 def test_observed_steps_measure_the_natural_loss_at_kappa_zero_without_changing_the_loss() -> None:
     state = tiny_state("IBP")
     x, y = batch(state)
@@ -122,7 +145,8 @@ def test_adversarial_training_meets_points_in_the_box() -> None:
 def test_every_method_trains_and_lowers_its_loss(method: str) -> None:
     recorder = Recorder()
     kappa = (1.0, 1.0) if method == "natural" else (0.5, 0.5)
-    state = tiny_state(method, eps=0.02, epochs=12, warmup=0, ramp=1, kappa=kappa, lr=3e-3)
+    fusion = method.endswith(" fused")
+    state = tiny_state(method.removesuffix(" fused"), loss_fusion=fusion, eps=0.02, epochs=12, warmup=0, ramp=1, kappa=kappa, lr=3e-3)
     train(state, [recorder])
     losses = [info.means["loss"] for info in recorder.epochs]
     assert losses[-1] < 0.7 * losses[0]

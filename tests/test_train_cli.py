@@ -222,6 +222,7 @@ def test_list_of_methods(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         pytest.param(["--colour", "red"], "No such option '--colour'", id="unknown option"),
         pytest.param(["--weights", "absent.pt"], "absent.pt: no such file", id="weights absent"),
         pytest.param(["--plugin", "absent.py"], "--plugin absent.py: no such file", id="plugin absent"),
+        pytest.param(["--loss-fusion", "--method", "IBP"], "IBP has no such row", id="loss fusion"),
         pytest.param(["--limit-train", "0"], "limit-train: expected above 0", id="limit"),
         pytest.param(["--checkpoint-every", "x"], "checkpoint-every: expected like 2epochs", id="checkpoint interval"),
     ],
@@ -253,7 +254,7 @@ def test_every_option_reaches_the_config(tmp_path: Path) -> None:
     }  # fmt: skip
     arguments = [word for pair in options.items() for word in pair]
     folder = tmp_path / "run"
-    assert main([*arguments, "--augment", "--allow-unsound", "--method", "CROWN-IBP-R", "--run-dir", str(folder)]) == 0
+    assert main([*arguments, "--augment", "--allow-unsound", "--loss-fusion", "--method", "CROWN-IBP-R", "--run-dir", str(folder)]) == 0
     config = json.loads((folder / "config.json").read_text())
     expected = {
         "dataset": "digits", "model": "FC", "eps": 0.2, "train_eps": 0.25, "eps_start": 0.01, "epochs": 2,
@@ -261,7 +262,7 @@ def test_every_option_reaches_the_config(tmp_path: Path) -> None:
         "l1": 1e-6, "optimizer": "sgd", "momentum": 0.8, "lr": 0.01, "milestones": [1, 1.5], "lr_decay": 0.5,
         "halve_every": 3, "clip_grad": 5, "pgd_steps": 4, "seed": 7, "device": "cpu", "data_dir": "elsewhere",
         "limit_train": 32, "limit_test": 10, "bound_memory": 64, "checkpoint_every": "3steps", "augment": True,
-        "allow_unsound": True,
+        "allow_unsound": True, "loss_fusion": True,
     }  # fmt: skip
     assert {name: config[name] for name in expected} == expected
 
@@ -303,6 +304,7 @@ def test_folder_with_another_run(finished: Callable[[str], Path], capsys: pytest
     [
         pytest.param(["--method", "CROWN"], "holds a run of IBP, not CROWN", id="method"),
         pytest.param(["--lr", "0.5"], "--lr 0.5 differs from the folder's run", id="setting"),
+        pytest.param(["--no-augment", "--loss-fusion"], "IBP has no such row", id="loss fusion"),
         pytest.param(["--epochs", "9"], "--epochs 9 differs from the folder's run, which has 4", id="length"),
     ],
 )
