@@ -48,8 +48,9 @@ class Config:
     ``eps`` is the radius certified at and ``train_eps`` the one that the ramp ends at, both in
     pixel units; ``warmup``, ``ramp``, ``milestones`` and ``halve_every`` are in epochs and may be
     fractions. ``beta`` None: the method does not mix two bounds. ``loss_fusion``: train on the
-    cross-entropy's own bound (newrelax.fusion); evaluation keeps to the margins. ``scale`` is only
-    the record of how the recipe's length was shortened.
+    cross-entropy's own bound (newrelax.fusion); evaluation keeps to the margins. ``capture``:
+    replay steps as CUDA graphs (plugin.capture). ``scale`` is only the record of how the recipe's
+    length was shortened.
 
     Raises UserError when a value is out of its range.
     """
@@ -80,6 +81,7 @@ class Config:
     augment: bool
     seed: int
     device: str
+    capture: bool
     data_dir: str
     limit_train: int | None
     limit_test: int | None
@@ -112,6 +114,10 @@ class Config:
         _check(0 <= self.seed < 2**63, "seed", "in [0, 2^63)", self.seed)
         _check(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}", self.optimizer)
         _check(self.dataset in data.NAMES, "dataset", f"one of {', '.join(data.NAMES)}", self.dataset)
+        if self.capture and self.device.split(":")[0] != "cuda":
+            raise UserError(f"--capture records CUDA graphs: expected --device cuda, got {self.device}")
+        if self.capture and self.optimizer != "adam":
+            raise UserError(f"--capture: expected --optimizer adam, whose update can be recorded, got {self.optimizer}")
         self.checkpoint_interval()
 
     def checkpoint_interval(self) -> tuple[int, str]:
@@ -184,6 +190,7 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         "augment": recipe.augment,
         "seed": 0,
         "device": default_device(),
+        "capture": False,
         "data_dir": "data",
         "limit_train": None,
         "limit_test": None,

@@ -45,11 +45,14 @@ class FiniteGuard:
         self._interval = 1 if device.type == "cpu" else ACCELERATOR_INTERVAL
         self._recent: deque[Step] = deque(maxlen=self._interval)
 
-    def watch(self, step: Step, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Call between backward and the update: ``loss`` and ``gradient_norm`` are scalars."""
+    def remember(self, step: Step) -> None:
+        """Call before the step."""
         self._recent.append(step)
+
+    def watch(self, number: int | Tensor, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Call between backward and the update of that step: ``loss`` and ``gradient_norm`` are scalars."""
         good = torch.isfinite(loss.detach()) & torch.isfinite(gradient_norm)
-        self._first_bad = torch.where(good | (self._first_bad >= 0), self._first_bad, step.number)
+        self._first_bad.copy_(torch.where(good | (self._first_bad >= 0), self._first_bad, number))
         self._optimizer.found_inf = (self._first_bad >= 0).float()  # type: ignore[attr-defined]
 
     def is_due(self, step: int) -> bool:

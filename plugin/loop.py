@@ -6,7 +6,8 @@ import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from newrelax.bounds import BoundedNetwork
 from newrelax.method import Method
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
+from plugin.capture import CapturedSteps
 from plugin.config import Config
 from plugin.data import Dataset, batches
 from plugin.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
 from plugin.interrupt import Interrupted, StopRequest
-from plugin.losses import Objective
+from plugin.losses import Objective, Terms
 from plugin.meter import Meter, StepSums
 from plugin.schedule import Schedule, Values
 from plugin.world import World
@@ -35,6 +37,7 @@ class TrainState:
     ``step`` and ``epoch`` count finished ones, ``epoch_step`` the finished steps of the present
     epoch; ``seconds`` is the training time so far. ``order`` draws the batches; ``order_at_epoch``
     is its state when the epoch began, from which a resumed run repeats the epoch's order.
+    ``captured`` replays steps as CUDA graphs; None takes each as it is.
     """
 
     config: Config
@@ -50,6 +53,7 @@ class TrainState:
     guard: FiniteGuard
     order: torch.Generator
     order_at_epoch: Tensor
+    captured: CapturedSteps[Taken] | None = None
     world: World = field(default_factory=World)
     step: int = 0
     epoch: int = 0
@@ -87,6 +91,7 @@ class TrainState:
             guard=FiniteGuard(optimizer, device),
             order=order,
             order_at_epoch=order.get_state(),
+            captured=CapturedSteps(config.batch_size, device) if config.capture else None,
             world=World() if world is None else world,
         )
 
@@ -133,7 +138,9 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, fused=True)
-    return torch.optim.Adam(parameters, lr=config.lr, fused=True)
+    # capturable on every GPU, so that a run may be resumed with and without --capture
+    capturable = any(parameter.is_cuda for parameter in parameters)
+    return torch.optim.Adam(parameters, lr=config.lr, fused=True, capturable=capturable)
 
 
 def train(state: TrainState, callbacks: Iterable[Callback] = (), stop: StopRequest | None = None) -> None:
@@ -194,7 +201,31 @@ def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest
 
 
 def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepInfo:
-    """One optimiser step on the batch ``x``, ``y`` (of all processes together).
+    """One optimiser step on the batch ``x``, ``y`` (of all processes together)."""
+    step = state.step
+    observe = state.epoch_step % OBSERVE_EVERY == 0
+    state.world.seed_streams(state.config.seed, step)
+    state.guard.remember(Step(step, x, y, values))
+    if state.captured is None:
+        terms, total, norm = take_step(state, x, y, values, step, observe)
+    else:
+        terms, total, norm = state.captured(partial(take_step, state), x, y, values, step, observe)
+    state.meter.add(total, norm)
+    return StepInfo(step, values, x, y, terms, total[0], norm)
+
+
+class Taken(NamedTuple):
+    """What a step leaves on the device: its last piece's terms, its sums (StepSums.vector), its gradient's norm."""
+
+    terms: Terms
+    total: Tensor
+    norm: Tensor
+
+
+def take_step(
+    state: TrainState, x: Tensor, y: Tensor, values: Values, number: int | Tensor, observe: bool
+) -> Taken:
+    """The device's part of step ``number``: the same work for all steps of a kind (plugin.capture), no host in between.
 
     The batch goes through in ``config.accumulate`` pieces whose gradients add up to the whole
     batch's; only batch norm sees the pieces.
@@ -202,14 +233,14 @@ def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepI
     config, objective, world = state.config, state.objective, state.world
     for group in state.optimizer.param_groups:
         group["lr"] = values.lr
-    state.optimizer.zero_grad(set_to_none=True)
-    world.seed_streams(config.seed, state.step)
+    # A captured step finds its gradients where they were.
+    state.optimizer.zero_grad(set_to_none=state.captured is None)
     sums = StepSums(state.device)
     part = world.part(len(x))
     # A process without a part goes through the same motions with an input that counts nothing.
     part, weight = (part, 1.0) if part.start < part.stop else (slice(0, 1), 0.0)
     for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate)):
-        terms = objective(piece_x, piece_y, values, total=len(x), observe=state.epoch_step % OBSERVE_EVERY == 0)
+        terms = objective(piece_x, piece_y, values, total=len(x), observe=observe)
         terms = terms._replace(loss=weight * terms.loss)
         terms.loss.backward()
         sums.add(terms, round(weight * len(piece_x)))
@@ -220,11 +251,10 @@ def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepI
     world.sum_gradients(state.model)
     total = sums.vector()
     world.sum_([total])
-    loss, norm = total[0], _gradient_norm(state.model, config.clip_grad)
-    state.meter.add(total, norm)
-    state.guard.watch(Step(state.step, x, y, values), loss, norm)
+    norm = _gradient_norm(state.model, config.clip_grad)
+    state.guard.watch(number, total[0], norm)
     state.optimizer.step()
-    return StepInfo(state.step, values, x, y, terms, loss, norm)
+    return Taken(terms.detached(), total, norm)
 
 
 def _gradient_norm(model: nn.Module, limit: float | None) -> Tensor:

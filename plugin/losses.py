@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork, box, worst_logits
+from newrelax.bounds import BoundedNetwork, box, is_at, worst_logits
 from newrelax.method import Method
 from plugin.attacks import pgd
 from plugin.schedule import Values
@@ -34,6 +34,11 @@ class Terms(NamedTuple):
     natural: Measured | None
     worst: Measured | None
     crossing: Tensor | None
+
+    def detached(self) -> Terms:
+        """The same without the way back to the weights, which would hold on to the whole step."""
+        natural, worst = (part and Measured(part.loss.detach(), part.right) for part in (self.natural, self.worst))
+        return Terms(self.loss.detach(), natural, worst, self.crossing)
 
 
 def certified_loss(margins: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -84,17 +89,17 @@ class Objective:
         total = len(x) if total is None else total
         loss = x.new_zeros(())
         natural = worst = crossing = None
-        if values.kappa > 0 or self.normalised_by_batch:
+        if not is_at(values.kappa, 0.0) or self.normalised_by_batch:
             # With batch norm the clean pass fixes the statistics that the bounds are computed with.
             natural = _measure(self.net(x), y)
-            if values.kappa > 0:
-                loss = loss + values.kappa * natural.loss / total
+            if not is_at(values.kappa, 0.0):
+                loss = loss + _like(values.kappa, loss) * natural.loss / total
         elif observe:
             with torch.no_grad():
                 natural = _measure(self.net(x), y)
-        if values.kappa < 1:
+        if not is_at(values.kappa, 1.0):
             worst, crossing = self._worst(x, y, values, observe)
-            loss = loss + (1 - values.kappa) * worst.loss / total
+            loss = loss + _like(1 - values.kappa, loss) * worst.loss / total
         return Terms(loss, natural, worst, crossing)
 
     def penalty(self) -> Tensor | None:
@@ -118,6 +123,11 @@ class Objective:
 
 def _measure(logits: Tensor, y: Tensor) -> Measured:
     return Measured(F.cross_entropy(logits, y, reduction="sum"), (logits.detach().argmax(1) == y).sum())
+
+
+def _like(share: float | Tensor, loss: Tensor) -> float | Tensor:
+    """The share in the loss's precision, to which a product with a number rounds it as well."""
+    return share.to(loss.dtype) if isinstance(share, Tensor) else share
 
 
 def _crossing_shares(layers: tuple[tuple[Tensor, Tensor], ...]) -> Tensor | None:

@@ -90,6 +90,8 @@ def prepare(config: Config, registry: Registry, world: World | None = None, *, i
     ``initial`` false: a checkpoint will give the weights, ``config.weights`` need not be there any more.
     """
     world = World() if world is None else world
+    if config.capture and world.size > 1:
+        raise UserError("--capture: gradients that processes add up cannot be recorded; use it with a single process")
     device = (
         process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
     )

@@ -9,17 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from torch import Tensor
+
 if TYPE_CHECKING:
     from plugin.config import Config
 
 
 class Values(NamedTuple):
-    """What one step trains with."""
+    """What one step trains with: numbers, or in a captured step scalars on the device."""
 
-    eps: float
-    kappa: float
-    beta: float
-    lr: float
+    eps: float | Tensor
+    kappa: float | Tensor
+    beta: float | Tensor
+    lr: float | Tensor
 
 
 @dataclass(frozen=True)

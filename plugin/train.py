@@ -66,6 +66,7 @@ _SETTINGS = (
     _option("--augment/--no-augment", bool, "Random crop and flip.", is_flag=True),
     _option("--seed", int, "Of weights, batches and random methods; default 0."),
     _option("--device", str, "cpu, cuda or cuda:N; default cuda where there is one."),
+    _option("--capture/--no-capture", bool, "On a GPU: replay each step as one CUDA graph.", is_flag=True),
     _option("--data-dir", click.Path(path_type=Path), "Folder of the data sets; default data."),
     _option("--limit-train", int, "Train on a stratified part of this many images."),
     _option("--limit-test", int, "Evaluate on the first images of the test set only."),

@@ -36,6 +36,11 @@ def test_every_option_overrides() -> None:
     assert {name: getattr(made, name) for name in given} == given
 
 
+def test_capture_is_for_gpus() -> None:
+    made = config(device="cuda:1", capture=True)
+    assert made.capture and Config.from_json(made.to_json()) == made
+
+
 def test_wider_training_radius_follows_eps() -> None:
     made = config(dataset="svhn", eps=0.01)
     assert made.train_eps == pytest.approx(0.01 * 0.03451 / (8 / 255))
@@ -82,6 +87,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
             for name in ("IBP", "CROWN", "hBox", "natural", "PGD", "CROWN-IBP-RandomSlope")
         ),
         pytest.param({"loss_fusion": "yes", "method": "CROWN-IBP"}, "loss-fusion: expected bool", id="loss fusion type"),
+        pytest.param({"capture": True}, "--capture records CUDA graphs: expected --device cuda, got cpu", id="capture"),
         pytest.param({"method": "natural", "kappa": (1, 0.5)}, "natural training has none", id="kappa of natural"),
         pytest.param({"scale": 0.5, "epochs": 3}, "either --scale or --epochs", id="scale and epochs"),
         pytest.param({"scale": 2}, r"scale: expected in \(0, 1\]", id="scale"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from newrelax.bounds import box, certify
 from plugin.attacks import pgd, worst_margin
 from plugin.callbacks import Callback, EpochInfo, StepInfo
+from plugin.capture import CapturedSteps, Rerun
 from plugin.finite import NonFiniteLoss
 from plugin.loop import OBSERVE_EVERY, TrainState, train, train_step
 from plugin.losses import certified_loss, l1_norm
@@ -235,7 +236,9 @@ def test_same_seed_same_weights_other_seed_others() -> None:
     assert not torch.equal(first, final(2))
 
 
-def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fusion", [False, True], ids=["margins", "fused"])
+@pytest.mark.parametrize("captured", [False, True], ids=["as it is", "captured"])
+def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, captured: bool, fusion: bool) -> None:
     # On a GPU each of these would stop the host until the device is done. The CPU's guard asks every step,
     # so it is told to ask as rarely as a GPU's.
     reads: list[str] = []
@@ -249,7 +252,9 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
             return _original(self, *args)
 
         monkeypatch.setattr(Tensor, name, counted)
-    state = tiny_state("CROWN-IBP", eps=0.05)
+    state = tiny_state("CROWN-IBP", eps=0.05, loss_fusion=fusion)
+    if captured:
+        state.captured = CapturedSteps(20, state.device, Rerun())
     values = Values(eps=0.05, kappa=0.5, beta=0.5, lr=1e-3)
     x, y = batch(state)
     train_step(state, x, y, values)  # what is done once may ask

@@ -223,6 +223,7 @@ def test_list_of_methods(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         pytest.param(["--weights", "absent.pt"], "absent.pt: no such file", id="weights absent"),
         pytest.param(["--plugin", "absent.py"], "--plugin absent.py: no such file", id="plugin absent"),
         pytest.param(["--loss-fusion", "--method", "IBP"], "IBP has no such row", id="loss fusion"),
+        pytest.param(["--capture", "--device", "cpu"], "--capture records CUDA graphs: expected --device cuda", id="capture"),
         pytest.param(["--limit-train", "0"], "limit-train: expected above 0", id="limit"),
         pytest.param(["--checkpoint-every", "x"], "checkpoint-every: expected like 2epochs", id="checkpoint interval"),
     ],
