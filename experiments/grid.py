@@ -7,7 +7,7 @@ network and the data set.  `experiments.table_file` reads tables from files.
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from newrelax.errors import UserError
@@ -91,7 +91,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a cell of a table, a seed, and how much of the recipe is run."""
+    """One training run: a cell of a table, a seed, and how much of the recipe is run.
+
+    `options` are all the trainer is told; `changes` those of them that a user put in the table's place.
+    """
 
     table: str
     cell: Cell
@@ -100,16 +103,18 @@ class Run:
     scale: float = 1.0
     limit_train: int | None = None
     analyze: tuple[str, ...] = ()
+    changes: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
-        """Folder name, the same for the same cell, seed, scale and limit on every machine."""
+        """Folder name, the same for the same cell, seed, scale, limit and changes on every machine."""
         values = [str(self.cell[axis]) for axis in _LEADING_AXES if axis in self.cell]
         values += [f"{axis}={_text(value)}" for axis, value in self.cell.items() if axis not in _LEADING_AXES]
         values += ["network"] if self.analyze else []
         values += [f"seed{self.seed}"]
         values += [f"scale{self.scale:g}"] if self.scale != 1.0 else []
         values += [f"n{self.limit_train}"] if self.limit_train is not None else []
+        values += [f"{name}={_text(value)}" for name, value in self.changes.items()]
         return re.sub(r"[^A-Za-z0-9.+=_-]", "_", "-".join(values))
 
     def settings(self) -> dict[str, Any]:
@@ -152,6 +157,7 @@ class Table:
     overrides: tuple[Override, ...]
     analysis: Analysis | None
     layout: Layout
+    changes: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -165,11 +171,12 @@ class Table:
                 yield dict(zip(grid.keys(), values, strict=True))
 
     def resolve(self, cell: Cell) -> dict[str, Scalar]:
-        """Trainer options of a cell: shared ones, the cell's own, the overrides', `{axis}` filled in."""
+        """Trainer options of a cell: shared ones, the cell's own, the overrides', the changes; `{axis}` filled in."""
         options = {**self.options, **{axis: value for axis, value in cell.items() if axis in OPTIONS}}
         for override in self.overrides:
             if all(cell.get(axis) in values for axis, values in override.where.items()):
                 options.update(override.options)
+        options.update(self.changes)
         filling = {axis: _text(value) for axis, value in cell.items()}
         return {
             name: value.format(**filling) if isinstance(value, str) else value for name, value in options.items()
@@ -199,7 +206,9 @@ def expand(
     networks = _analysis_runs(table, chosen)
     cells = list(table.cells())
     runs = [
-        Run(table.name, cell, seed, table.resolve(cell), scale, limit_train) for seed in chosen for cell in cells
+        Run(table.name, cell, seed, table.resolve(cell), scale, limit_train, changes=table.changes)
+        for seed in chosen
+        for cell in cells
     ]
     runs = [*(replace(run, limit_train=limit_train) for run in networks), *runs]
     return [run for run in runs if _agrees(run, only)] if only else runs

@@ -22,14 +22,14 @@ from experiments.grid import Table, parse_only
 from experiments.paper import paper_figures
 from experiments.store import write_atomically
 from experiments.summary import Figure, Properties, Row, Variant, collect_properties, collect_rows, timings
-from experiments.table_file import load_table
+from experiments.table_file import change, load_table
 
 _VERDICT = {True: "✓", False: "✗", None: "—"}
 _REMARKS = (
     "Accuracies in percent of the test set. ± is the sample standard deviation over seeds (n − 1), left out for a "
     "single seed. Difference: measured minus the paper's certified accuracy, in percentage points. The small print "
     "beside a figure says how the recipe behind it was shortened: ×0.05, that part of its epochs (the whole schedule in "
-    "proportion); n 2,000, that many training images; without any, the whole recipe was run on all images."
+    "proportion); n 2,000, that many training images; lr 0.002, that in place of the recipe's; without any, the whole recipe was run on all images."
 )
 
 
@@ -277,21 +277,32 @@ def _joined(values: Sequence[int]) -> str:
 @click.option("--seeds", type=int, help="How many seeds, instead of the table's.")
 @click.option("--scale", type=float, help="Runs at this scale only; default: the largest that has results.")
 @click.option("--limit-train", type=int, help="Runs with this many training images only.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Runs with these changes, as in experiments.run.")
 @click.option("--debug", is_flag=True, help="Show a traceback for errors.")
-def main(table: str, out: Path, to: Path | None, only: str, seeds: int | None, scale: float | None, limit_train: int | None, debug: bool) -> None:
+def main(
+    table: str,
+    out: Path,
+    to: Path | None,
+    only: str,
+    seeds: int | None,
+    scale: float | None,
+    limit_train: int | None,
+    changes: tuple[str, ...],
+    debug: bool,
+) -> None:
     """Report TABLE (table1 … table4, or a .toml file of your own) from its runs under OUT."""
 
     def variant(found: Variant) -> bool:
         return scale in (None, found.scale) and limit_train in (None, found.limit_train)
 
     try:
-        loaded = load_table(table)
+        loaded = change(load_table(table), changes)
         rows = collect_rows(loaded, out, seeds=seeds, only=parse_only(only, loaded) if only else None, variant=variant)
         properties, certified = collect_properties(loaded, out), rows
         if loaded.layout.properties:
             properties = {**collect_properties(load_table(loaded.layout.properties), out), **properties}
         if loaded.layout.certified:
-            certified = collect_rows(load_table(loaded.layout.certified), out, variant=variant)
+            certified = collect_rows(change(load_table(loaded.layout.certified), changes), out, variant=variant)
         folder = to or out / loaded.name / "report"
         write_report(folder, loaded, build_report(loaded, rows, properties, certified), rows, timings(loaded, out))
     except UserError as error:

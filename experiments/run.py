@@ -26,7 +26,7 @@ from experiments.engines import Engine, LocalEngine
 from experiments.grid import Run, expand, parse_only
 from experiments.progress import Progress
 from experiments.store import Place
-from experiments.table_file import load_table
+from experiments.table_file import change, load_table
 from experiments.worker import Job, Outcome, State
 
 EXIT_FAILED = 1
@@ -149,6 +149,7 @@ def summarize(outcomes: Mapping[str, Outcome], echo: Callable[[str], None]) -> i
 @click.option("--scale", type=float, default=1.0, help="Part of each schedule to run, in (0, 1].")
 @click.option("--seeds", type=int, help="How many seeds, instead of the table's.")
 @click.option("--limit-train", type=int, help="Training images per run, a stratified part.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="A trainer option in every run, such as lr=2e-3.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), help="Folder of all tables' runs.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets.")
 @click.option("--device", help="Passed on to the trainer.")
@@ -179,6 +180,7 @@ def run_table(
     scale: float = 1.0,
     seeds: int | None = None,
     limit_train: int | None = None,
+    changes: Sequence[str] = (),
     out: Path = Path("runs"),
     data_dir: Path | None = None,
     device: str | None = None,
@@ -194,7 +196,7 @@ def run_table(
     pause: float = 5.0,
 ) -> int:
     """What the command line does; returns the exit status.  `pause`: see `LocalEngine`."""
-    loaded = load_table(table)
+    loaded = change(load_table(table), changes)
     runs = expand(
         loaded, only=parse_only(only, loaded) if only else None, scale=scale, seeds=seeds, limit_train=limit_train
     )

@@ -34,7 +34,7 @@ class Row:
     """One cell of a table: what its finished runs gave.
 
     `natural`, `pgd`, `certified`: None when no run is finished.  `estimated`: in place of `certified` when the bounds
-    are not sound.  `scale`, `limit_train`: how much of the recipe was run.  `failures`: seed -> last error of the runs
+    are not sound.  `scale`, `limit_train`, `changes`: how much of the recipe was run, and what in its place.  `failures`: seed -> last error of the runs
     that failed; `missing`: seeds without a result.  `curve`: (part of training, certified share in percent) per epoch,
     on the training batches, at the epoch's ε, mean over the seeds.
     """
@@ -47,6 +47,7 @@ class Row:
     estimated: Figure | None = None
     scale: float = 1.0
     limit_train: int | None = None
+    changes: Mapping[str, Scalar] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     missing: tuple[int, ...] = ()
     failures: Mapping[int, str] = field(default_factory=dict)
@@ -70,11 +71,13 @@ class Row:
     def shortened(self) -> str:
         """How the recipe was shortened, to be written beside the row's figures; empty when it was not.
 
-        `×0.05`: the part of the recipe's epochs; `n 2,000`: training images; `test 500`: test images.
+        `×0.05`: the part of the recipe's epochs; `n 2,000`: training images; `test 500`: test images; `lr 0.002`:
+        what `--set` put in the recipe's place.
         """
         parts = [f"×{self.scale:g}"] if self.scale != 1.0 else []
         parts += [f"n {self.limit_train:,}"] if self.limit_train is not None else []
         parts += [f"test {self.options['limit-test']:,}"] if "limit-test" in self.options else []
+        parts += [f"{name} {value}" for name, value in self.changes.items() if name != "limit-test"]
         return ", ".join(parts)
 
 
@@ -162,7 +165,7 @@ def _collect_row(runs: Sequence[Run], started: Iterable[Place], variant: Callabl
         found = Variant(settings["scale"], settings["limit_train"])
         if settings["seed"] in {run.seed for run in runs} and (variant is None or variant(found)):
             chosen[found].append(place)
-    row = Row(runs[0].cell, runs[0].options, paper=find_paper_figure(runs[0].options))
+    row = Row(runs[0].cell, runs[0].options, changes=runs[0].changes, paper=find_paper_figure(runs[0].options))
     wanted = tuple(run.seed for run in runs)
     if not chosen:
         return replace(row, missing=wanted)

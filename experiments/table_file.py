@@ -15,6 +15,7 @@ Keys of a table file:
 import string
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,32 @@ def _parse_seeds(value: Any, place: str) -> tuple[int, ...]:
     if not checked or len(set(checked)) != len(checked) or min(checked) < 0:
         raise UserError(f"{place}: expected a number of seeds or a list of different seeds, got {value!r}")
     return checked
+
+
+def change(table: Table, settings: Sequence[str]) -> Table:
+    """The table with trainer options put in place of its own, each as `name=value` (`lr=2e-3`).
+
+    They hold for every cell, not for the networks of `[analyze]`.  Raises UserError for an unknown name, a value of
+    another type, or an option that is an axis of the table.
+    """
+    changes: dict[str, Scalar] = {}
+    for text in settings:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if not separator or not value:
+            raise UserError(f"--set: expected name=value, got {text!r}")
+        if name in table.axes:
+            raise UserError(f"--set {name}: {table.name} runs over its values; choose among them with --only {name}=…")
+        _known_keys({name: value}, OPTIONS, "--set")
+        changes[name] = value if OPTIONS[name] is str else _typed(_read_scalar(value), OPTIONS[name], f"--set {name}")
+    return replace(table, changes=changes)
+
+
+def _read_scalar(text: str) -> Scalar:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text
 
 
 def _parse_options(data: Any, place: str) -> dict[str, Scalar]:

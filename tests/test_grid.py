@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments.grid import OPTIONS, expand, parse_only
-from experiments.table_file import load_table, parse_table, table_names
+from experiments.table_file import change, load_table, parse_table, table_names
 from newrelax.errors import UserError
 
 SWEEP = {
@@ -46,6 +46,29 @@ def test_product_seeds_templates_and_overrides():
         "--dataset", "digits", "--method", "IBP-Widen:omega=0.5", "--lr", "1", "--seed", "3",
     ]  # fmt: skip
     assert runs[1].arguments() == ["--dataset", "digits", "--method", "IBP-Round:omega=0.5,F=10", "--seed", "3"]
+
+
+def test_changes_hold_for_every_run_and_are_in_its_name():
+    runs = expand(change(make_table(), ["lr=2e-3", "kappa=1,0", "augment=true"]), limit_train=100)
+    assert runs[0].id == "omega=0.5-F=none-seed3-n100-lr=0.002-kappa=1_0-augment=True"
+    assert runs[0].arguments()[4:9] == ["--lr", "0.002", "--kappa", "1,0", "--augment"]
+    assert runs[1].options["method"] == "IBP-Round:omega=0.5,F=10"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lr", "--set: expected name=value, got 'lr'"),
+        ("rate=1", "--set: unknown key 'rate'; known: method, "),
+        ("lr=fast", "--set lr: expected float, got str 'fast'"),
+        ("epochs=1.5", "--set epochs: expected int, got float 1.5"),
+        ("model=FC", "--set model: sweep runs over its values; choose among them with --only model=…"),
+    ],
+)
+def test_wrong_changes_say_what_is_known(setting, message):
+    table = make_table(grid={"model": ["FC", "CONV"]}, options={}, override=[])
+    with pytest.raises(UserError, match=re.escape(message)):
+        change(table, [setting])
 
 
 def test_later_grids_follow_and_share_options():

@@ -11,7 +11,7 @@ from experiments.grid import expand
 from experiments.report import main
 from experiments.store import ANALYSIS, METRICS, RESULT, Place, write_atomically, write_json
 from experiments.summary import Figure, collect_rows
-from experiments.table_file import load_table
+from experiments.table_file import change, load_table
 
 TABLE = """
 title = "A small table"
@@ -144,6 +144,17 @@ def test_the_fullest_recipe_counts_unless_another_is_asked_for(desk):
     limited = desk.report(path, "--limit-train", "500")["report.md"]
     assert line_of(limited, "IBP")[3] == "20.00 ± 0.00 <sub>×0.05, n 500</sub>"
     assert line_of(desk.report(path, "--scale", "1")["report.md"], "IBP")[3] == "missing"
+
+
+def test_changed_recipes_are_reported_apart(desk):
+    path = desk.table()
+    desk.finish(path, {"IBP": (0.1, 0.1)})
+    for run in expand(change(load_table(path), ["lr=0.002"])):
+        if run.options["method"] == "IBP":
+            finish(Place(desk.out / "small", run.id), run, 0.5)
+    assert line_of(desk.report(path)["report.md"], "IBP")[3] == "10.00 ± 0.00"
+    changed = desk.report(path, "--set", "lr=2e-3")["report.md"]
+    assert line_of(changed, "IBP")[3] == "50.00 ± 0.00 <sub>lr 0.002</sub>"
 
 
 def test_baseline_is_not_compared_across_lengths(desk):
