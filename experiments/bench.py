@@ -1,8 +1,10 @@
 """`python -m experiments.bench`: what a training step costs with each method, against auto_LiRPA's own passes.
 
-Everything is timed in one process, in turn, so that a drifting machine hits all sides alike; the median of the
-repetitions counts. A step is: clean forward, bounds, κ = 1/2 loss, backward, Adam. "plain" is the same step with
-`BoundedModule.compute_bounds` instead of this project's passes.
+Everything is timed in one process, in turn, so that a drifting machine hits all sides alike: ratios are medians of the
+rounds' own ratios. A step is the training loop's: clean forward, bounds, κ = 1/2 loss, backward, Adam. "auto_LiRPA
+alone" is the same step with `BoundedModule.compute_bounds` instead of this project's passes.
+
+`gpu` measures steps per second and memory on a GPU, `size` how cost grows with batch, width and depth.
 """
 
 from __future__ import annotations
@@ -11,124 +13,161 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import torch
-import torch.nn.functional as F
 
-from newrelax.bounds import BoundedNetwork, box, worst_logits
+from experiments.bench_gpu import gpu
+from experiments.bench_size import size
+from experiments.bench_step import SHAPES, Case, Step, make_step, wait
 from newrelax.cli import run_command
 from newrelax.errors import UserError
-from newrelax.registry import Registry
-from plugin import models
+from plugin.config import default_device
 from plugin.files import write_json
+from plugin.options import RADIUS
 from plugin.records import device_name, versions
+from plugin.run import check_device
 
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "digits": (1, 8, 8)}
-DEFAULT_METHODS = "IBP,CROWN-IBP,CROWN-IBP-R,hBox,DeepZ,CROWN"
-
-Step = Callable[[], None]
+NATURAL = "natural"
 
 
-def make_step(
-    model_name: str, shape: tuple[int, ...], method_name: str | None, batch_size: int, eps: float, device: torch.device, plain: bool
-) -> Step:
-    """One training step on random images; method None is natural training. CROWN-IBP is taken at β = 1/2."""
-    model = models.build(model_name, shape, 10, (0.3,) * shape[0], (0.3,) * shape[0], seed=0).to(device).train()
-    optimizer = torch.optim.Adam(model.parameters())
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(batch_size, *shape, generator=generator).to(device)
-    y = torch.randint(0, 10, (batch_size,), generator=generator).to(device)
-    method = None if method_name is None else Registry.load().get_method(method_name)
-    net = None if method is None else BoundedNetwork(model, shape, method, plain=plain)
-    beta = 0.5 if method is not None and method.beta is not None else 1.0
+@dataclass(frozen=True)
+class Network:
+    """A network of the suite, with the methods whose steps are timed on it."""
 
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x) if net is None else net(x), y)
-        if net is not None:
-            margins = net.bounds(*box(x, eps), y, beta=beta).margins
-            loss = (loss + F.cross_entropy(worst_logits(margins, y), y)) / 2
-        loss.backward()
-        optimizer.step()
+    model: str
+    shape: str
+    batch_size: int
+    eps: float
+    methods: tuple[str, ...]
 
-    return step
+    @property
+    def label(self) -> str:
+        return f"{self.model}, {self.shape} shape, batch {self.batch_size}, eps {self.eps:.4g}"
 
 
-def measure(steps: dict[str, Step], repeat: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each step, taken in turn after one warm-up round."""
+_LAST_LAYER = ("IBP+only", "IBP", "CROWN-IBP", "CROWN-IBP+fusion", "CROWN-IBP-R")
+SUITE = (
+    Network("CONV", "mnist", 100, 0.3, (*_LAST_LAYER, "hBox", "DeepZ", "CROWN")),
+    Network("CNN7", "cifar10", 16, 8 / 255, _LAST_LAYER),
+)
+
+Rounds = Mapping[str, Sequence[float]]  # seconds of a step in every round; "NAME plain" is auto_LiRPA's
+
+
+def time_in_turn(steps: Mapping[str, Step], repeat: int, device: torch.device) -> Rounds:
+    """Seconds of each step in each round, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(repeat + 1):
         for name, step in steps.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait(device)
             start = time.perf_counter()
             step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait(device)
             if round_:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
-def table(medians: dict[str, float], earlier: dict[str, float] | None = None) -> str:
-    """Markdown: milliseconds a step, natural steps, speed against plain, and against an earlier run."""
-    natural = medians["natural"]
-    lines = ["| method | ms a step | natural steps | auto_LiRPA alone, ms | speed-up |" + (" earlier, ms |" if earlier else "")]
-    lines.append("|---|---|---|---|---|" + ("---|" if earlier else ""))
-    for name, seconds in medians.items():
+def time_network(network: Network, repeat: int, device: torch.device, plain: bool) -> Rounds:
+    """Rounds of natural training and of each method, with auto_LiRPA's side if `plain`."""
+    steps: dict[str, Step] = {}
+    for name in (NATURAL, *network.methods):
+        case = Case(name, network.model, network.shape, network.batch_size, network.eps)
+        steps[name] = make_step(case, device)
+        if plain and name != NATURAL:
+            steps[f"{name} plain"] = make_step(replace(case, plain=True), device)
+    return time_in_turn(steps, repeat, device)
+
+
+def paired_ratio(rounds: Rounds, over: str, under: str) -> float | None:
+    """The median over the rounds of one step's time over another's; None where one was not timed."""
+    if over not in rounds or under not in rounds:
+        return None
+    return statistics.median(a / b for a, b in zip(rounds[over], rounds[under], strict=True))
+
+
+def table(rounds: Rounds, earlier: Rounds | None = None) -> str:
+    """Markdown: milliseconds, natural and IBP steps, speed against auto_LiRPA alone, and against an earlier run."""
+    head = ["step", "ms", "natural steps", "IBP steps", "auto_LiRPA alone, ms", "speed-up"]
+    head += ["earlier, ms", "in natural steps"] if earlier is not None else []
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+
+    def milliseconds(found: Rounds, name: str) -> str:
+        return f"{statistics.median(found[name]) * 1e3:.1f}" if name in found else ""
+
+    def ratio(found: Rounds, over: str, under: str, unit: str = "") -> str:
+        value = paired_ratio(found, over, under)
+        return "" if value is None else f"{value:.2f}{unit}"
+
+    for name in rounds:
         if name.endswith(" plain"):
             continue
-        plain = medians.get(f"{name} plain")
-        row = [name, f"{seconds * 1e3:.1f}", f"{seconds / natural:.1f}"]
-        row += ["" if plain is None else f"{plain * 1e3:.1f}", "" if plain is None else f"{plain / seconds:.1f}×"]
-        if earlier:
-            row.append(f"{earlier[name] * 1e3:.1f}" if name in earlier else "")
+        plain = f"{name} plain"
+        row = [name, milliseconds(rounds, name), ratio(rounds, name, NATURAL), ratio(rounds, name, "IBP")]
+        row += [milliseconds(rounds, plain), ratio(rounds, plain, name, "×")]
+        if earlier is not None:
+            row += [milliseconds(earlier, name), ratio(earlier, name, NATURAL)]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-@click.command()
-@click.option("--methods", default=DEFAULT_METHODS, show_default=True, help="Names, comma-separated.")
-@click.option("--model", default="CONV", show_default=True, help="FC, CONV, CONV+, CNN7 or package.module:factory.")
-@click.option("--shape", type=click.Choice(list(SHAPES)), default="mnist", show_default=True, help="Of the images.")
-@click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--eps", type=float, default=0.3, show_default=True)
-@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Counted repetitions.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+def read_earlier(path: Path) -> Mapping[str, Rounds]:
+    """The rounds of a --json file, by network. Raises UserError when it is none."""
+    try:
+        return {entry["network"]: entry["seconds"] for entry in json.loads(path.read_text())["results"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--against: expected a file that --json wrote, {path} is none ({error})") from error
+
+
+@click.group(invoke_without_command=True)
+@click.option("--model", help="FC, CONV, CONV+, CNN7 or package.module:factory; default: the suite's, CONV and CNN7.")
+@click.option("--methods", help="Names, comma-separated; NAME+fusion: --loss-fusion, NAME+only: without the natural loss.")
+@click.option("--shape", type=click.Choice(list(SHAPES)), help="Of the images.")
+@click.option("--batch-size", type=click.IntRange(1))
+@click.option("--eps", type=RADIUS)
+@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Counted rounds.")
+@click.option("--device", default=default_device(), show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Of the CPU; default torch's own number.")
 @click.option("--no-plain", is_flag=True, help="Leave auto_LiRPA's own passes out.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--against", type=click.Path(path_type=Path), help="An earlier --json file to compare with.")
 @click.option("--debug", is_flag=True, help="Show tracebacks of user errors.")
+@click.pass_context
 def command(
-    methods: str, model: str, shape: str, batch_size: int, eps: float, repeat: int, device: str, no_plain: bool,
-    json_path: Path | None, against: Path | None, debug: bool,
+    context: click.Context, model: str | None, methods: str | None, shape: str | None, batch_size: int | None,
+    eps: float | None, repeat: int, device: str, threads: int | None, no_plain: bool, json_path: Path | None,
+    against: Path | None, debug: bool,
 ) -> int:  # fmt: skip
     """Time a training step with each method, and with auto_LiRPA alone."""
-    target = torch.device(device)
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device here; use --device cpu")
-    earlier = None
-    if against is not None:
-        try:
-            earlier = json.loads(against.read_text())["seconds"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"--against: expected a file that --json wrote, {against} is none ({error})") from error
-    steps: dict[str, Step] = {"natural": make_step(model, SHAPES[shape], None, batch_size, eps, target, False)}
-    for name in methods.split(","):
-        steps[name] = make_step(model, SHAPES[shape], name, batch_size, eps, target, False)
-        if not no_plain:
-            steps[f"{name} plain"] = make_step(model, SHAPES[shape], name, batch_size, eps, target, True)
-    medians = measure(steps, repeat, target)
-    where = device_name(target)
-    click.echo(f"{model} on {shape}-shaped images, batch {batch_size}, eps {eps:g}; {where}\n")
-    click.echo(table(medians, earlier))
+    if context.invoked_subcommand is not None:
+        return 0
+    target = check_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    earlier = None if against is None else read_earlier(against)
+    names = None if methods is None else tuple(name.strip() for name in methods.split(",") if name.strip() != NATURAL)
+    given = {"methods": names, "shape": shape, "batch_size": batch_size, "eps": eps}
+    given = {name: value for name, value in given.items() if value is not None}
+    networks = [network for network in SUITE if model in (None, network.model)]
+    networks = networks or [replace(SUITE[0], model=str(model))]
+    results = []
+    click.echo(device_name(target))
+    for network in (replace(network, **given) for network in networks):
+        rounds = time_network(network, repeat, target, not no_plain)
+        found = None if earlier is None else earlier.get(network.label, {})
+        click.echo(f"\n{network.label}\n\n{table(rounds, found)}")
+        results.append({"network": network.label, "seconds": rounds})
     if json_path is not None:
-        settings = dict(model=model, shape=shape, batch_size=batch_size, eps=eps, repeat=repeat, device=where)
-        write_json(json_path, {"settings": settings, "versions": versions(), "seconds": medians})
+        write_json(json_path, {"device": device_name(target), "versions": versions(), "repeat": repeat, "results": results})
     return 0
+
+
+command.add_command(gpu)
+command.add_command(size)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,6 +63,8 @@ class CudaGraphs:
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 outputs = step()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(f"--capture: this step cannot be recorded as a CUDA graph, leave it out ({reason})") from error

@@ -1,0 +1,191 @@
+"""One training step to be measured: the loop's own, on random images, with what it takes in time and memory."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from newrelax.bounds import BoundedNetwork
+from newrelax.errors import UserError
+from newrelax.registry import Registry
+from plugin import models
+from plugin.capture import EAGER_STEPS
+from plugin.config import resolve
+from plugin.data import Dataset
+from plugin.loop import OBSERVE_EVERY, TrainState, train_step
+from plugin.schedule import Values
+
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "digits": (1, 8, 8)}
+VARIANTS = ("fusion", "only")
+BLOCKS = 3  # a step's time is the median of so many blocks of steps
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training step.
+
+    method: a method's name, or one with variants: NAME+fusion bounds the loss as one output, NAME+only leaves the
+    natural loss out (κ = 0 instead of 1/2). CROWN-IBP mixes half and half. shape: key of SHAPES. plain: with
+    auto_LiRPA's `compute_bounds` instead of this project's passes. capture: replayed as a CUDA graph.
+    """
+
+    method: str
+    model: str
+    shape: str
+    batch_size: int
+    eps: float
+    plain: bool = False
+    capture: bool = False
+
+
+def random_images(shape: str, count: int, device: torch.device) -> Dataset:
+    """A data set of `count` random images with random classes, the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(count, *SHAPES[shape], generator=generator).to(device)
+    y = torch.randint(0, 10, (count,), generator=generator).to(device)
+    middle = (0.5,) * SHAPES[shape][0]
+    return Dataset(shape, x, y, x, y, classes=10, mean=middle, std=middle)
+
+
+def training_state(case: Case, device: torch.device, model: nn.Module | None = None) -> tuple[TrainState, Values]:
+    """A run of the case at its start, and what each step trains with. `model`: in place of the one that the case names."""
+    name, *variants = case.method.split("+")
+    unknown = [variant for variant in variants if variant not in VARIANTS]
+    if unknown:
+        raise UserError(f"{case.method}: unknown variant {unknown[0]!r}; known: NAME+{', NAME+'.join(VARIANTS)}")
+    method = Registry.load().get_method(name)
+    kappa = 1.0 if method.propagation == "none" else 0.0 if "only" in variants else 0.5
+    given: dict[str, Any] = dict(
+        method=method.label, dataset=case.shape, model=case.model, batch_size=case.batch_size, eps=case.eps, device=str(device),
+        capture=case.capture, loss_fusion="fusion" in variants, kappa=(kappa, kappa), l1=0.0,
+    )  # fmt: skip
+    config = resolve(given, method)
+    dataset = random_images(case.shape, case.batch_size, device)
+    if model is None:
+        model = models.build(case.model, dataset.input_shape, 10, dataset.mean, dataset.std, seed=0)
+    state = TrainState.create(config, method, model.to(device).train(), dataset)
+    if case.plain:
+        state.net = BoundedNetwork(model, dataset.input_shape, method, plain=True)
+        state.objective = replace(state.objective, net=state.net)
+    return state, Values(case.eps, kappa, 0.5 if method.beta is not None else 1.0, config.lr)
+
+
+def make_step(case: Case, device: torch.device, model: nn.Module | None = None) -> Step:
+    """The case's training step, to be called again and again."""
+    state, values = training_state(case, device, model)
+
+    def step() -> None:
+        info = train_step(state, state.dataset.train_x, state.dataset.train_y, values)
+        state.step += 1
+        state.epoch_step += 1
+        if state.guard.is_due(info.step):
+            state.check_finite()
+
+    return step
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes: seconds, and the largest memory in bytes. `note` says why there is none."""
+
+    seconds: float | None = None
+    memory: int | None = None
+    note: str = ""
+
+
+def cost(
+    case: Case, device: torch.device, *, budget: float = 1.0, limit: float = 60.0, model: Callable[[], nn.Module] | None = None
+) -> Cost:
+    """Measures a case. Not enough memory, or a step that would take longer than `limit` seconds, is a note.
+
+    Blocks of steps are timed until about `budget` seconds are spent. How long a step would take is first estimated from
+    one with two images. memory: on a GPU all that is allocated; on a CPU the tensors that a step makes.
+    """
+    build = (lambda: None) if model is None else model
+    try:
+        probe = make_step(replace(case, batch_size=2, capture=False), device, build())
+        probe()
+        estimate = _block(probe, 1, device) * case.batch_size / 2
+        if estimate > limit:
+            return Cost(note=f"about {estimate:.0f} s a step, not run")
+        del probe
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        step = make_step(case, device, build())
+        for _ in range(OBSERVE_EVERY * (EAGER_STEPS + 1) if case.capture else 1):
+            step()
+        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _live_tensors(step)
+        count = max(1, int(budget / BLOCKS / max(_block(step, 1, device), 1e-9)))
+        return Cost(statistics.median(_block(step, count, device) for _ in range(BLOCKS)) / count, memory)
+    except UserError as error:
+        if not case.capture:
+            raise
+        return Cost(note=str(error))
+    except (torch.OutOfMemoryError, MemoryError):
+        return Cost(note="out of memory")
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return Cost(note="out of memory")
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _block(step: Step, count: int, device: torch.device) -> float:
+    """Seconds of so many steps, the device's work included."""
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    wait(device)
+    return time.perf_counter() - start
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors that are made inside and still alive; `peak` is the most there were at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(outputs):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._known.add(storage._cdata)
+                    self.live += storage.nbytes()
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return outputs
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def _live_tensors(step: Step) -> int:
+    with LiveTensors() as tensors:
+        step()
+    return tensors.peak
