@@ -9,11 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from newrelax import propagation
 from newrelax.bounds import BoundedNetwork, LossBounds, box, certify, worst_logits
 from newrelax.errors import UserError
 from newrelax.fusion import _mean_exp, can_fuse, fused_cross_entropy
-from newrelax.graph import Graph
 from newrelax.registry import Registry
 from plugin.attacks import pgd
 
@@ -152,25 +150,3 @@ def test_others_are_refused() -> None:
     for name in ("IBP", "CROWN", "hBox", "CROWN-IBP-RandomSlope"):
         with pytest.raises(UserError, match=f"{name}: no bound of the loss as one output"):
             fused(make("mlp"), name)
-
-
-def test_work_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One interval pass and one back-substitution of a single row for each image."""
-    substitute, interval_pass = propagation.substitute, propagation.interval_pass
-    work: list[object] = []
-
-    def counted_substitute(graph: Graph, start: int, coefficients: Tensor, *more: object, **named: object) -> Tensor:
-        work.append(coefficients.shape[1])
-        return substitute(graph, start, coefficients, *more, **named)
-
-    def counted_pass(*given: object) -> propagation.IntervalPass:
-        work.append("intervals")
-        return interval_pass(*given)
-
-    model = make("residual")
-    net = BoundedNetwork(model, (3, 8, 8), REGISTRY.get_method("CROWN-IBP"))
-    monkeypatch.setattr(propagation, "substitute", counted_substitute)
-    monkeypatch.setattr(propagation, "interval_pass", counted_pass)
-    x, y = batch()
-    net.cross_entropy(*box(x, EPS), y, beta=0.5)
-    assert work == ["intervals", 1]
