@@ -50,7 +50,7 @@ class Config:
     fractions. ``beta`` None: the method does not mix two bounds. ``loss_fusion``: train on the
     cross-entropy's own bound (newrelax.fusion); evaluation keeps to the margins. ``capture``:
     replay steps as CUDA graphs (plugin.capture). ``scale`` is only the record of how the recipe's
-    length was shortened.
+    length was shortened. ``analyze_every`` is in epochs, ``analyze_budget`` in % of training time.
 
     Raises UserError when a value is out of its range.
     """
@@ -91,17 +91,21 @@ class Config:
     allow_unsound: bool
     bound_memory: int | None
     checkpoint_every: str
+    analyze: bool
+    analyze_every: int
+    analyze_budget: float
 
     def __post_init__(self) -> None:
         for name in ("eps", "train_eps"):
             value = getattr(self, name)
             _check(0 < value <= 1, name, "in (0, 1] (pixels are in [0, 1])", value)
         _check(0 <= self.eps_start <= 1, "eps_start", "in [0, 1]", self.eps_start)
-        for name in ("epochs", "batch_size", "accumulate", "pgd_steps"):
+        for name in ("epochs", "batch_size", "accumulate", "pgd_steps", "analyze_every"):
             _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("warmup", "ramp", "l1", "momentum"):
             _check(0 <= getattr(self, name) < float("inf"), name, "at least 0", getattr(self, name))
-        _check(0 < self.lr < float("inf"), "lr", "above 0", self.lr)
+        for name in ("lr", "analyze_budget"):
+            _check(0 < getattr(self, name) < float("inf"), name, "above 0", getattr(self, name))
         _check(0 < self.lr_decay <= 1, "lr_decay", "in (0, 1]", self.lr_decay)
         _check(all(m >= 0 for m in self.milestones), "milestones", "at least 0", self.milestones)
         for name in ("kappa", "beta"):
@@ -200,6 +204,9 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         "allow_unsound": False,
         "bound_memory": None,
         "checkpoint_every": "1epochs",
+        "analyze": False,
+        "analyze_every": 1,
+        "analyze_budget": 10.0,
     }
     values.update({name: value for name, value in given.items() if name != "method"})
     values["plugins"] = [
@@ -215,10 +222,24 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
             f"--loss-fusion bounds CROWN-IBP's loss with one row of back-substitution: {method.name} has no such row; "
             "CROWN-IBP, CROWN-IBP-R and their like have it"
         )
+    _check_analysis(given, values, method)
     values["data_dir"] = str(values["data_dir"])
     if values["weights"] is not None:
         values["weights"] = str(Path(str(values["weights"])).expanduser().absolute())
     return Config.from_json(values)
+
+
+def _check_analysis(given: Mapping[str, object], values: Mapping[str, object], method: Method) -> None:
+    """Raises UserError when there is no certified loss to analyze, or settings of an analysis that is not asked for."""
+    if not values["analyze"]:
+        for name in ("analyze_every", "analyze_budget"):
+            if name in given:
+                raise UserError(f"--{name.replace('_', '-')} is a setting of --analyze: give that, too")
+    elif method.propagation in ("none", "attack") or tuple(typing.cast(typing.Any, values["kappa"])) == (1.0, 1.0):
+        raise UserError(
+            f"--analyze measures the certified loss in training: {method.name} has none here; "
+            "analyze the trained network with python -m plugin.analyze"
+        )
 
 
 def default_device() -> str:

@@ -131,10 +131,15 @@ def run(
     state = prepared.state
     if resume and folder.checkpoint.exists():
         checkpoint.restore(folder.checkpoint, state)
-    callbacks: list[Callback] = [Metrics(folder), TensorBoard(folder.path), Progress()]
+    board = TensorBoard(folder.path)
+    callbacks: list[Callback] = [Metrics(folder), board, Progress()]
     if extra_callbacks is not None:
         callbacks += extra_callbacks(state, folder)
     callbacks.append(Checkpoints(folder.checkpoint, state.config.checkpoint_interval()))
+    if state.config.analyze:
+        from plugin.callbacks.analysis import Analysis  # brings matplotlib, which other runs need not wait for
+
+        callbacks.append(Analysis(board, folder.path, state.config.analyze_every, state.config.analyze_budget))
     try:
         train(state, callbacks, stop)
         if stop is not None:

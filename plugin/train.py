@@ -26,7 +26,7 @@ from plugin.run import load_registry, prepare, run, train_along
 from plugin.world import World
 
 # What a resumed run may do differently: none of it changes what is computed.
-_FREE_ON_RESUME = ("device", "data_dir", "checkpoint_every")
+_FREE_ON_RESUME = ("device", "data_dir", "checkpoint_every", "analyze", "analyze_every", "analyze_budget")
 
 
 _Command = Callable[..., None]
@@ -73,6 +73,9 @@ _SETTINGS = (
     _option("--weights", click.Path(path_type=Path), "Start from these weights (a state dict)."),
     _option("--bound-memory", int, "Largest memory for bounds, in MiB."),
     _option("--checkpoint-every", str, "Like 2epochs or 500steps; default 1epochs."),
+    _option("--analyze/--no-analyze", bool, "Measure continuity, sensitivity and tightness along the way.", is_flag=True),
+    _option("--analyze-every", int, "Epochs between measurements; default 1."),
+    _option("--analyze-budget", float, "Largest share of the training time for them, in %; default 10."),
     click.option("--allow-unsound", is_flag=True, default=None, help="Train with a relaxation that bounds nothing."),
 )
 

@@ -110,12 +110,18 @@ def single_weights(parameters: Sequence[Tensor], count: int, seed: int = 0) -> l
 
 
 def default_directions(
-    loss: Callable[[], Tensor], parameters: Sequence[Tensor], *, seed: int = 0, step: Sequence[Tensor] | None = None
+    loss: Callable[[], Tensor],
+    parameters: Sequence[Tensor],
+    *,
+    seed: int = 0,
+    step: Sequence[Tensor] | None = None,
+    random: int = 3,
+    single: bool = True,
 ) -> list[Direction]:
-    """Three random ones, the gradient, the last step where given, and two single weights."""
-    weights = single_weights(parameters, 1, seed)
+    """Some random ones, the gradient, the last step where given, and two single weights (one each of two layers)."""
+    weights = single_weights(parameters, 1, seed) if single else []
     chosen = [weights[0], weights[-1]] if len(weights) > 1 else weights
-    directions = random_directions(parameters, 3, seed) + [gradient_direction(loss, parameters)]
+    directions = random_directions(parameters, random, seed) + [gradient_direction(loss, parameters)]
     if step is not None:
         directions.append(step_direction(step, parameters))
     directions += [weight_direction(parameters, i, k) for i, k in chosen]

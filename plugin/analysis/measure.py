@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,10 +34,13 @@ class Protocol:
     eps: radius of the probe and of the gap to the attack. probe: images of the probe batch. budget: evaluations of the
     loss for continuity. single_weights: tried per parameter. length: of a line, in relative weight change.
     learning_rate: of the step whose predictability is measured, the first one Adam would take: lr · sign(gradient).
-    images: for tightness. step: grid of ε. pgd_steps: of the attack behind the gap.
+    images: for tightness. step: grid of ε. pgd_steps: of the attack behind the gap. random_lines, weight_lines: directions
+    for continuity besides the gradient and the last step. beta: share of the method's logits, the rest being IBP's. fused: see CertifiedLoss.
     """
 
     eps: float
+    beta: float = 1.0
+    fused: bool = False
     probe: int = 4
     budget: int = 800
     single_weights: int = 5
@@ -45,7 +49,13 @@ class Protocol:
     images: int = 100
     step: float = 0.01
     pgd_steps: int = 20
+    random_lines: int = 3
+    weight_lines: bool = True
     seed: int = 0
+
+    def certified_loss(self, model: nn.Module, method: Method, x: Tensor, y: Tensor) -> CertifiedLoss:
+        """The loss under analysis, on the first images of x."""
+        return CertifiedLoss(model, method, x[: self.probe], y[: self.probe], self.eps, beta=self.beta, fused=self.fused)
 
 
 PARTS = ("continuity", "sensitivity", "tightness")
@@ -60,21 +70,36 @@ def cost(part: str, protocol: Protocol, parameters: int) -> int:
     }[part]
 
 
+def evaluations(part: str, protocol: Protocol, parameters: int) -> float:
+    """About how long a measurement takes, in evaluations of the probe's loss; tightness passes over all images at each ε."""
+    if part == "tightness":
+        return protocol.images / protocol.probe * (protocol.eps / protocol.step + 2)
+    return float(cost(part, protocol, parameters))
+
+
 def measure(
-    part: str, model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick = lambda n: None
+    part: str,
+    model: nn.Module,
+    method: Method,
+    x: Tensor,
+    y: Tensor,
+    protocol: Protocol,
+    tick: Tick = lambda n: None,
+    step: Sequence[Tensor] | None = None,
 ) -> dict[str, Any]:
     """One of PARTS on a model; x: [images, ...] pixels, y: [images]. The model and random streams stay as they were.
 
+    step: the optimiser's last, one tensor per trained parameter; without it, sensitivity takes Adam's first.
     Returns the record as JSON types, with `seconds`. Raises UserError when the loss at these weights is not finite.
     """
     started = time.perf_counter()
     if part == "tightness":
         result = _tightness(model, method, x[: protocol.images], y[: protocol.images], protocol, tick)
     else:
-        probe = CertifiedLoss(model, method, x[: protocol.probe], y[: protocol.probe], protocol.eps)
+        probe = protocol.certified_loss(model, method, x, y)
         check_finite(probe)
         chosen = {"continuity": probe_continuity, "sensitivity": probe_sensitivity}[part]
-        result = to_json(chosen(probe, protocol, tick=tick))
+        result = to_json(chosen(probe, protocol, step=step, tick=tick))
     return result | {"seconds": time.perf_counter() - started}
 
 
@@ -98,7 +123,9 @@ def ticking(closure: Callable[[], Tensor], tick: Tick) -> Callable[[], Tensor]:
 
 def probe_continuity(probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None) -> Any:
     """Continuity of a probe's certified loss, along the default directions and the optimiser's step where given."""
-    directions = default_directions(probe.loss, probe.parameters, seed=protocol.seed, step=step)
+    directions = default_directions(
+        probe.loss, probe.parameters, seed=protocol.seed, step=step, random=protocol.random_lines, single=protocol.weight_lines
+    )
     return continuity(
         ticking(probe.loss, tick), probe.parameters, directions, length=protocol.length, budget=protocol.budget, probe=probe.layers
     )
@@ -122,15 +149,14 @@ def _tightness(model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol:
     Estimates that draw random numbers start from the same stream, the protocol's seed, for every batch.
     """
     devices = [x.device] if x.device.type == "cuda" else []
-    training = model.training
+    model = copy.deepcopy(model).eval()
     with torch.random.fork_rng(devices):
         torch.manual_seed(protocol.seed)
-        model.eval()
         network = BoundedNetwork(model, x.shape[1:], method)
 
         def lower(images: Tensor, labels: Tensor, eps: float) -> Tensor:
             torch.manual_seed(protocol.seed)
-            return network.bounds(*box(images, eps), labels).margins
+            return network.bounds(*box(images, eps), labels, beta=protocol.beta).margins
 
         def attacked(images: Tensor, labels: Tensor, eps: float) -> Tensor:
             generator = torch.Generator().manual_seed(protocol.seed)
@@ -144,13 +170,10 @@ def _tightness(model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol:
             tick(finished - done)
             done = finished
 
-        try:
-            record = tightness(lower, x, y, step=protocol.step, upper=attacked, upper_eps=protocol.eps, progress=progress)
-            with torch.no_grad():
-                passed = [
-                    (lower(x[i], y[i], protocol.eps) > 0).all(dim=1) for i in torch.arange(len(x), device=x.device).split(50)
-                ]
-        finally:
-            model.train(training)
+        record = tightness(lower, x, y, step=protocol.step, upper=attacked, upper_eps=protocol.eps, progress=progress)
+        with torch.no_grad():
+            passed = [
+                (lower(x[i], y[i], protocol.eps) > 0).all(dim=1) for i in torch.arange(len(x), device=x.device).split(50)
+            ]
     certified = float(torch.cat(passed).double().mean())
     return to_json(record) | {"certified_at_eps": certified, "certified_eps": protocol.eps}

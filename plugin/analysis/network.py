@@ -23,7 +23,8 @@ class CertifiedLoss:
 
     The copy behaves as in evaluation and is in `dtype`; the model itself is never touched, nor are random streams.
     loss(): mean cross-entropy of the worst-case logits (nats). margins(): lower bounds of z_y − z_j, [batch, classes − 1].
-    layers(): pre-activation bounds of every ReLU, each [batch, ...].
+    layers(): pre-activation bounds of every ReLU, each [batch, ...]. beta: share of the method's logits, the rest IBP's.
+    fused: the loss is the cross-entropy's own bound (newrelax.fusion); margins and layers stay the method's.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class CertifiedLoss:
         y: Tensor,
         eps: float,
         *,
+        beta: float = 1.0,
+        fused: bool = False,
         data_range: tuple[float, float] = (0.0, 1.0),
         dtype: torch.dtype = torch.float64,
         input_shape: Sequence[int] | None = None,
@@ -44,7 +47,7 @@ class CertifiedLoss:
         if not any(isinstance(m, STATEFUL) for m in self.model.modules()):
             # Random slopes are drawn in training mode only, and auto_LiRPA's own passes give gradients in it only.
             self.model.train()
-        self.method = method
+        self.method, self.beta, self.fused = method, beta, fused
         self.x, self.y, self.eps = x.to(dtype), y, eps
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         self.names = tuple(n for n, _ in named)
@@ -55,12 +58,14 @@ class CertifiedLoss:
             self.network = BoundedNetwork(self.model, tuple(input_shape or x.shape[1:]), method)
 
     def bounds(self) -> MarginBounds:
-        return self.network.bounds(*self._box, self.y)
+        return self.network.bounds(*self._box, self.y, beta=self.beta)
 
     def margins(self) -> Tensor:
         return self.bounds().margins
 
     def loss(self) -> Tensor:
+        if self.fused:
+            return self.network.cross_entropy(*self._box, self.y, beta=self.beta).loss.mean()
         return functional.cross_entropy(worst_logits(self.margins(), self.y), self.y)
 
     def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:

@@ -77,6 +77,16 @@ def sensitivity(
         )
 
 
+def weight_slopes(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> list[Tensor]:
+    """Per parameter, its shape: the change of the loss per unit of relative change of each single weight.
+
+    That is ∂loss/∂w times the root mean square of the weight's parameter; one backward pass. `.grad` stays as it is.
+    """
+    with WeightSpace(params) as space:
+        _, gradient = space.gradient(loss)
+    return [g * p.detach().square().mean().sqrt() for g, p in zip(gradient, params)]
+
+
 def _slope(space: WeightSpace, loss: Callable[[], Tensor], direction: Direction) -> float:
     values = []
     for t in (SLOPE_STEP, -SLOPE_STEP):

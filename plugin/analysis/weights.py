@@ -73,10 +73,10 @@ class WeightSpace:
 
     @torch.no_grad()
     def evaluate(self, closure: Closure) -> Tensor:
-        """The closure's value at the present weights, detached, in float64."""
+        """The closure's value at the present weights, detached, in float64 on the CPU."""
         self._rewind()
         self.evaluations += 1
-        return closure().detach().double()
+        return closure().detach().double().cpu()
 
     def gradient(self, loss: Closure) -> tuple[float, list[Tensor]]:
         """Loss and gradient at the present weights; the parameters' .grad is not touched.
