@@ -19,7 +19,7 @@ from .registry import Registry
 if TYPE_CHECKING:
     from .graph import Graph
     from .plain import PlainBounds
-    from .propagation import Intervals, LinearPass
+    from .propagation import IntervalPass, LinearPass
     from .random_slope import Slopes
 
 
@@ -164,8 +164,8 @@ class BoundedNetwork:
         if not is_at(beta, 0.0):
             slopes = None
             if method.random_slopes and self.model.training:
-                slopes = self._random_slopes(lower, upper, y, intervals)
-            linear = self._linear_pass(lower, upper, intervals, slopes)
+                slopes = self._random_slopes(lower, upper, y, found)
+            linear = self._linear_pass(lower, upper, found, slopes)
             margins = margins + beta * linear.lower_bounds(specification(y, self.classes, lower.dtype))
             intervals = linear.intervals
         return MarginBounds(margins, layers_in_order(graph, intervals))
@@ -193,7 +193,7 @@ class BoundedNetwork:
             low, high = margin_intervals(self._graph, found, y, other_classes(y, self.classes))
             layers = layers_in_order(self._graph, found.intervals)
             if not is_at(beta, 0.0):
-                below = self._linear_pass(lower, upper, found.intervals, None).lower_bounds
+                below = self._linear_pass(lower, upper, found, None).lower_bounds
         loss: Tensor | float = 0.0
         if not is_at(beta, 1.0):
             loss = (1 - beta) * F.cross_entropy(worst_logits(low, y), y, reduction="none")
@@ -202,27 +202,27 @@ class BoundedNetwork:
         return LossBounds(loss, low.detach(), layers)
 
     def _linear_pass(
-        self, lower: Tensor, upper: Tensor, intervals: Intervals, slopes: Mapping[int, Tensor] | None
+        self, lower: Tensor, upper: Tensor, found: IntervalPass | None, slopes: Mapping[int, Tensor] | None
     ) -> LinearPass:
         from .propagation import LinearPass
 
         hidden = {"ibp+backward": "interval"}.get(self.method.propagation, self.method.propagation)
         return LinearPass(
             self._graph, lower, upper, self.method.relaxation, hidden=hidden, memory=self._memory,
-            parallel=self._parallel, intervals=intervals if hidden == "interval" else None, slopes=slopes,
+            parallel=self._parallel, found=found if hidden == "interval" else None, slopes=slopes,
         )  # fmt: skip
 
-    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, intervals: Intervals) -> Slopes:
+    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, found: IntervalPass) -> Slopes:
         from .random_slope import moved_slopes
 
-        fixed = {index: (low.detach(), high.detach()) for index, (low, high) in intervals.items()}
+        fixed = found.detached()
         matrix = specification(y, self.classes, lower.dtype)
 
         def loss_of(slopes: Slopes) -> Tensor:
             margins = self._linear_pass(lower, upper, fixed, slopes).lower_bounds(matrix)
             return F.cross_entropy(worst_logits(margins, y), y)
 
-        return moved_slopes({index: tuple(low.shape) for index, (low, _) in fixed.items()}, lower, loss_of)
+        return moved_slopes({index: tuple(low.shape) for index, (low, _) in fixed.intervals.items()}, lower, loss_of)
 
     def _plain_bounds(self, lower: Tensor, upper: Tensor, y: Tensor, beta: float | Tensor) -> MarginBounds:
         matrix = specification(y, self.classes, lower.dtype)

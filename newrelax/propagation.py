@@ -8,12 +8,15 @@ arrive at a ReLU whose lines have slopes s_lo, s_up and, at z̄, half the gap h 
 
 for every x' in the box with centre x̄. No bias is carried: all of them are in z̄. With parallel lines the second
 term of the update vanishes, and lower and upper bounds come from the same coefficients: the zonotope.
+
+A pass whose ReLUs give other values than those midpoints serves as well, if + Σ A·(midpoint − value) is added: after an
+interval pass its centres are such values, and no pass of its own is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,6 +48,10 @@ class IntervalPass:
     center: dict[int, Tensor]
     radius: dict[int, Tensor]
     intervals: Intervals = field(default_factory=dict)
+
+    def detached(self) -> IntervalPass:
+        center, radius = ({index: value.detach() for index, value in part.items()} for part in (self.center, self.radius))
+        return IntervalPass(center, radius, {i: (low.detach(), high.detach()) for i, (low, high) in self.intervals.items()})
 
 
 def interval_pass(graph: Graph, lower: Tensor, upper: Tensor, relaxation: Relaxation | None = None) -> IntervalPass:
@@ -137,6 +144,7 @@ class ReluLines:
     mean: Tensor
     half: Tensor | None  # None: parallel lines
     gap: Tensor
+    shift: Tensor | None = None  # the lines' midpoint minus the reference's next value; None: they are the same
 
     @classmethod
     def at(cls, lines: Lines, reference: Tensor, parallel: bool) -> tuple[ReluLines, Tensor]:
@@ -183,6 +191,8 @@ def substitute(
                 gap = relu.gap if count_gaps else None
                 out, loss = _RelaxStep.apply(a.flatten(2), relu.mean, relu.half, gap)
                 total = total + loss
+                if relu.shift is not None:
+                    total = total - (a.flatten(2) @ relu.shift.unsqueeze(2)).squeeze(2)
                 pass_on(step.inputs[0], out.view(*out.shape[:2], *a.shape[2:]))
             case Add():
                 for source in step.inputs:
@@ -198,8 +208,8 @@ def substitute(
 class LinearPass:
     """Bounds of layers and margins by back-substitution, for one batch of boxes.
 
-    hidden: "interval" (IBP + backward), "backward" (each layer by back-substitution) or "hybrid" (the input's
-    noise symbols by back-substitution, all others as an interval β).
+    hidden: "interval" (IBP + backward; `found` has the intervals, and its centres are the reference), "backward" (each
+    layer by back-substitution) or "hybrid" (the input's noise symbols by back-substitution, all others as an interval β).
     """
 
     def __init__(
@@ -211,21 +221,39 @@ class LinearPass:
         *,
         hidden: str,
         parallel: bool,
-        intervals: Intervals | None = None,
+        found: IntervalPass | None = None,
         slopes: Mapping[int, Tensor] | None = None,
         memory: int = 1 << 29,
     ) -> None:
         self._graph, self._relaxation, self._hidden, self._parallel = graph, relaxation, hidden, parallel
         self._slopes = slopes or {}
         self._memory = memory
-        self.intervals: Intervals = dict(intervals or {})
         self._lines: dict[int, ReluLines] = {}
-        self._reference: dict[int, Tensor] = {-1: (lower + upper) / 2}
         self._input_radius = (upper - lower) / 2
+        self.intervals: Intervals = {}
+        self._reference: dict[int, Tensor] = {-1: (lower + upper) / 2}
         self._free: dict[int, tuple[Tensor, Tensor] | None] = {-1: (lower, upper)}
         self._beta: dict[int, Tensor | None] = {-1: None}
+        if found is not None:
+            self.intervals, self._reference = found.intervals, dict(found.center)
+            for index, interval in found.intervals.items():
+                self._set_lines(index, interval)
+            return
         for index in range(len(graph.steps) - 1):
             self._advance(index)
+
+    def _set_lines(self, index: int, interval: tuple[Tensor, Tensor]) -> tuple[Lines, Tensor]:
+        """A ReLU step's lines, and their midpoint at the reference."""
+        low, high = interval
+        lines = self._relaxation(low, high)
+        if index in self._slopes:
+            crossing = (low < 0) & (high > 0)
+            lines = lines._replace(lower_slope=torch.where(crossing, self._slopes[index], lines.lower_slope))
+        around, middle = ReluLines.at(lines, self._reference[self._graph.steps[index].inputs[0]], self._parallel)
+        if index in self._reference:
+            around = replace(around, shift=(middle - self._reference[index]).flatten(1))
+        self._lines[index] = around
+        return lines, middle
 
     def _advance(self, index: int) -> None:
         step, reference = self._graph.steps[index], self._reference
@@ -234,12 +262,7 @@ class LinearPass:
             source = sources[0]
             if index not in self.intervals:
                 self.intervals[index] = self._layer_bounds(source)
-            lines = self._relaxation(*self.intervals[index])
-            if index in self._slopes:
-                low, high = self.intervals[index]
-                crossing = (low < 0) & (high > 0)
-                lines = lines._replace(lower_slope=torch.where(crossing, self._slopes[index], lines.lower_slope))
-            self._lines[index], reference[index] = ReluLines.at(lines, reference[source], self._parallel)
+            lines, reference[index] = self._set_lines(index, self.intervals[index])
             if self._hidden == "hybrid":
                 gap = self._lines[index].gap.view_as(reference[source])
                 beta = self._beta[source]
