@@ -29,7 +29,7 @@ def chord(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     With l clipped to <= 0 and u to >= 0 this is also right for stable neurons: slope 1 for
     l = 0, slope 0 for u = 0 and l <= -GUARD, offset 0 for l = 0.
     """
-    upper = torch.maximum(upper, lower + GUARD)
+    upper = upper + (GUARD - (upper - lower)).relu()
     slope = upper / (upper - lower)
     return slope, -lower * slope
 

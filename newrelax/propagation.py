@@ -137,6 +137,37 @@ class _RelaxStep(torch.autograd.Function):
         return d_a, d_mean, d_half, d_gap
 
 
+class _Around(torch.autograd.Function):
+    """(Lines, reference) → slope mean and half-difference, half the gap and the midpoint at the reference; one shape all.
+
+    Gradients by hand: these passes over neurons, not arithmetic, are what cheap bounds of small networks cost.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, lower_slope: Tensor, lower_offset: Tensor, upper_slope: Tensor, upper_offset: Tensor, reference: Tensor
+    ) -> tuple[Tensor, ...]:
+        mean, middle = torch.lerp(lower_slope, upper_slope, 0.5), torch.lerp(lower_offset, upper_offset, 0.5)
+        half, gap = lower_slope - mean, upper_offset - middle
+        gap.addcmul_(half, reference, value=-1)
+        middle.addcmul_(mean, reference)
+        ctx.save_for_backward(mean, half, reference)
+        return mean, half, gap, middle
+
+    @staticmethod
+    def backward(ctx: Any, d_mean: Tensor, d_half: Tensor, d_gap: Tensor, d_middle: Tensor) -> tuple[Tensor | None, ...]:
+        mean, half, reference = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        d_mean, d_half = torch.addcmul(d_mean, d_middle, reference), torch.addcmul(d_half, d_gap, reference, value=-1)
+        return (
+            (d_mean + d_half).mul_(0.5) if needed[0] else None,
+            (d_middle - d_gap).mul_(0.5) if needed[1] else None,
+            (d_mean - d_half).mul_(0.5) if needed[2] else None,
+            (d_middle + d_gap).mul_(0.5) if needed[3] else None,
+            (d_middle * mean).addcmul_(d_gap, half, value=-1) if needed[4] else None,
+        )
+
+
 @dataclass(frozen=True)
 class ReluLines:
     """A ReLU step's lines around the reference point: slope mean and half-difference, half-gap, each [batch, n]."""
@@ -154,10 +185,8 @@ class ReluLines:
             gap = (lines.upper_offset - lines.lower_offset) / 2
             middle = slope * reference + (lines.upper_offset + lines.lower_offset) / 2
             return cls(slope.flatten(1), None, gap.flatten(1)), middle
-        low = lines.lower_slope * reference + lines.lower_offset
-        high = lines.upper_slope * reference + lines.upper_offset
-        mean, half = (lines.lower_slope + lines.upper_slope) / 2, (lines.lower_slope - lines.upper_slope) / 2
-        return cls(mean.flatten(1), half.flatten(1), ((high - low) / 2).flatten(1)), (low + high) / 2
+        mean, half, gap, middle = _Around.apply(*lines, reference)
+        return cls(mean.flatten(1), half.flatten(1), gap.flatten(1)), middle
 
 
 def substitute(
