@@ -105,13 +105,14 @@ class BoundedNetwork:
             return
         relaxation = method.relaxation
         self._parallel = relaxation is not None and relaxation.parallel
+        self._chord = relaxation is not None and relaxation.chord and not self._parallel
         if method.propagation in ("hybrid", "cauchy", "cauchy-hybrid") and not self._parallel:
             raise UserError(f"{method.label}: {method.propagation} propagation needs parallel lines (return one slope for both)")
         bounded, sample, logits = trace(model, input_shape, method)
         self.classes = int(bounded[bounded.final_name].output_shape[-1])
         if not plain and method.propagation != "forward":
             try:
-                self._graph = Graph.of(bounded)
+                self._graph = Graph.of(bounded, self.input_shape)
                 with torch.no_grad():
                     check_same(self._graph.forward(sample), logits, model)
                 return
@@ -209,7 +210,7 @@ class BoundedNetwork:
         hidden = {"ibp+backward": "interval"}.get(self.method.propagation, self.method.propagation)
         return LinearPass(
             self._graph, lower, upper, self.method.relaxation, hidden=hidden, memory=self._memory,
-            parallel=self._parallel, found=found if hidden == "interval" else None, slopes=slopes,
+            parallel=self._parallel, chord=self._chord, found=found if hidden == "interval" else None, slopes=slopes,
         )  # fmt: skip
 
     def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, found: IntervalPass) -> Slopes:

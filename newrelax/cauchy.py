@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .graph import Add, Graph, Linear, Relu
-from .propagation import Intervals, ReluLines
+from .propagation import Intervals
 from .relaxation import Relaxation
+from .substitution import ReluLines
 
 
 def _cauchy(k: int, like: Tensor) -> Tensor:

@@ -90,17 +90,26 @@ class Conv(Affine):
             stride=tuple(node.stride), padding=tuple(node.padding), dilation=tuple(node.dilation), groups=node.groups
         )
 
+    @property
+    def weight(self) -> Tensor:
+        """[outputs, inputs / groups, *kernel]."""
+        return self._weight.forward()
+
+    @property
+    def bias(self) -> Tensor | None:
+        return None if self._bias is None else self._bias.forward()
+
     def value(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self._weight.forward(), None if self._bias is None else self._bias.forward(), **self._options)
+        return F.conv2d(x, self.weight, self.bias, **self._options)
 
     def linear(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self._weight.forward(), **self._options)
+        return F.conv2d(x, self.weight, **self._options)
 
     def magnitude(self, radius: Tensor) -> Tensor:
-        return F.conv2d(radius, self._weight.forward().abs(), **self._options)
+        return F.conv2d(radius, self.weight.abs(), **self._options)
 
     def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        weight, bias = self._weight.forward(), None if self._bias is None else self._bias.forward()
+        weight, bias = self.weight, self.bias
 
         def signed(x: Tensor, y: Tensor) -> Tensor:
             plus = F.conv2d(x, weight.clamp(min=0), bias, **self._options)
@@ -109,7 +118,7 @@ class Conv(Affine):
         return signed(lower, upper), signed(upper, lower)
 
     def transpose(self, a: Tensor) -> Tensor:
-        weight, o = self._weight.forward(), self._options
+        weight, o = self.weight, self._options
         if a.device.type == "cpu" and weight.shape[1] <= 4 and o["groups"] == 1 and o["dilation"] == (1, 1):
             return self._transpose_by_phases(a, weight)
         # rows and columns that the stride never reaches have to be put back
@@ -282,15 +291,27 @@ class UnsupportedGraph(Exception):
 
 
 class Graph:
-    """Steps in topological order; the last one gives the logits."""
+    """Steps in topological order; the last one gives the logits.
 
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = tuple(steps)
+    input_shape: of one example. largest_weight: the most weights in a step. origin: the last of the leading steps that act on each feature alone (normalisation,
+    say), −1 if there is none: its output still ranges over a box, where back-substitution may stop.
+    """
+
+    def __init__(self, steps: Sequence[Step], input_shape: tuple[int, ...]) -> None:
+        self.steps, self.input_shape = tuple(steps), input_shape
+        self.origin = -1
+        for i, step in enumerate(self.steps[:-1]):
+            alone = isinstance(step.operator, Affine) and step.operator.diagonal
+            if not alone or any(min(later.inputs) < i for later in self.steps[i + 1 :]):
+                break
+            self.origin = i
         self.relus = tuple(i for i, step in enumerate(self.steps) if isinstance(step.operator, Relu))
+        weighted = [s.operator for s in self.steps if isinstance(s.operator, (Linear, Conv))]
+        self.largest_weight = max((operator.weight.numel() for operator in weighted), default=0)
         self._batch_norms = [s.operator for s in self.steps if isinstance(s.operator, BatchNorm)]
 
     @classmethod
-    def of(cls, bounded: nn.Module) -> Graph:
+    def of(cls, bounded: nn.Module, input_shape: tuple[int, ...]) -> Graph:
         """Read a `BoundedModule`; raises `UnsupportedGraph`."""
         steps: list[Step] = []
         index: dict[str, int] = {}
@@ -307,7 +328,7 @@ class Graph:
             return index[node.name]
 
         visit(bounded[bounded.final_name])
-        return cls(steps)
+        return cls(steps, input_shape)
 
     @property
     def has_batch_norm(self) -> bool:

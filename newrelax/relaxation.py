@@ -105,6 +105,15 @@ class Relaxation:
         )
 
     @property
+    def chord(self) -> bool:
+        """Whether the upper line is the chord: at the middle of [l, u] it gives
+        (ReLU(l) + ReLU(u))/2, for stable neurons too."""
+        lower, upper = torch.tensor([[-1.0, -3.0, -0.2, 0.5, -2.0], [1.0, 0.5, 2.0, 1.5, -0.5]])
+        lines = self(lower, upper)
+        middle = lines.upper_slope * (lower + upper) / 2 + lines.upper_offset
+        return bool(torch.allclose(middle, (lower.relu() + upper.relu()) / 2))
+
+    @property
     def widen(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
         """``(lower, upper) -> (lower', upper')`` with the parameters filled in,
         for interval relaxations; None for all others."""
