@@ -11,7 +11,7 @@ table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: a
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 th { background: #f5f5f5; }
-sub { display: block; max-width: 9em; margin-left: auto; color: #666; font-size: .75em; line-height: 1.2; }
+sub { display: block; width: 9em; white-space: normal; margin-left: auto; color: #666; font-size: .75em; line-height: 1.2; }
 img { max-width: 100%; height: auto; }
 """
 
