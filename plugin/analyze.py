@@ -21,6 +21,7 @@ from newrelax.method import Method
 from newrelax.registry import Registry
 from newrelax.soundness import find_counterexample
 from plugin import checkpoint, models
+from plugin.analysis import figures
 from plugin.analysis.measure import PARTS, Protocol, cost, measure
 from plugin.analysis.report import markdown, page
 from plugin.cli import invoke
@@ -80,7 +81,7 @@ def command(
 ) -> None:  # fmt: skip
     """Measure continuity, sensitivity and tightness of relaxations on a run (--run) or on --model with --weights.
 
-    Writes table.md, analysis.json and report.html. Interrupted, it goes on where it was when called again.
+    Writes table.md, analysis.json, report.html and overview.png. Interrupted, it goes on where it was when called again.
     """
     del debug  # read where errors become exit codes
     where = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -243,6 +244,7 @@ def _write(folder: Path, subject: Subject, protocol: Protocol, records: dict[str
     text = markdown(title, notes, records)
     write_json(folder / "analysis.json", {"settings": settings, "methods": records, "failed": failed})
     write_atomically(folder / "table.md", text.encode())
+    write_atomically(folder / "overview.png", figures.png(figures.overview(records)))
     write_atomically(folder / "report.html", page(title, notes, records, settings).encode())
     return text
 

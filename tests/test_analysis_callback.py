@@ -90,7 +90,8 @@ def test_random_streams_optimiser_and_gradients_stay(tmp_path: Path) -> None:
     def snapshot(state: TrainState) -> Iterator[torch.Tensor]:
         tensors = [torch.get_rng_state(), state.order.get_state(), *state.model.state_dict().values()]
         tensors += [p.grad for p in state.model.parameters() if p.grad is not None]
-        tensors += [v for s in state.optimizer.state_dict()["state"].values() for v in s.values() if isinstance(v, torch.Tensor)]
+        moments = [v for entry in state.optimizer.state_dict()["state"].values() for v in entry.values()]
+        tensors += [v for v in moments if isinstance(v, torch.Tensor)]
         return iter([t.clone() for t in tensors])
 
     board = TensorBoard(tmp_path)
@@ -138,7 +139,8 @@ def test_keeps_to_the_budget_by_stretching_the_intervals(tmp_path: Path) -> None
     analysed(tmp_path, tiny_state("IBP", epochs=12, ramp=1), percent=10, tick=2.0, **dict.fromkeys(ORDER, 2.0))
     lines = lines_of(tmp_path)
     assert [(line["epoch"], line["measurement"]) for line in lines] == [
-        (2, "tightness"), (4, "sensitivity"), (6, "continuity"), (8, "tightness"), (10, "sensitivity"), (12, "continuity"),
+        (2, "tightness"), (4, "sensitivity"), (6, "continuity"),
+        (8, "tightness"), (10, "sensitivity"), (12, "continuity"),
     ]  # fmt: skip
     postponed = {event.step: event.value for event in events(tmp_path).Scalars("analysis/postponed")}
     assert postponed == dict.fromkeys(range(2, 13), 1.0)
@@ -243,7 +245,9 @@ def test_options_reach_the_config_and_may_change_on_resume(tmp_path: Path) -> No
     assert tiny_config("IBP").analyze is False
 
 
-def test_a_loss_that_is_not_finite_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loss_that_is_not_finite_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("plugin.analysis.network.CertifiedLoss.loss", lambda self: self.margins().sum() * float("nan"))
     train_cli(tmp_path / "run", *GENEROUS)
     assert "continuity was not measured" in caplog.text

@@ -13,6 +13,7 @@ def test_measures_relaxations_of_a_run(tmp_path, capsys):
     arguments = ["--run", str(run), "--methods", "IBP", "--limit", "4", "--out", str(out)]
     assert analyze.main(arguments) == 0
     page = (out / "report.html").read_text()
+    assert (out / "overview.png").read_bytes().startswith(b"\x89PNG")
     assert "IBP" in page and "src=\"http" not in page
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("IBP*.json")}
     assert kept

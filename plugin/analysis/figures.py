@@ -15,6 +15,7 @@ Records = Mapping[str, Mapping[str, Any]]
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#222222", "#ee7733", "#009988", "#bbbbbb")
 JUMP_COLOR = "#cc3311"
+ZOOM_POINTS = 30
 
 
 def png(figure: Figure) -> bytes:
@@ -35,7 +36,11 @@ def _color(index: int) -> str:
 def certified_fractions(records: Records) -> Figure:
     """Certified fraction vs ε for every relaxation; the area under a curve is its tightness."""
     figure = _figure(7, 4)
-    axes = figure.add_subplot()
+    _certified_fractions(figure.add_subplot(), records)
+    return figure
+
+
+def _certified_fractions(axes: Axes, records: Records) -> None:
     for i, (label, record) in enumerate((k, v) for k, v in records.items() if "tightness" in v):
         found = record["tightness"]
         axes.plot([*found["eps"], found["eps"][-1] + found["step"]], [*found["certified"], 0.0], marker=".", color=_color(i),
@@ -44,6 +49,14 @@ def certified_fractions(records: Records) -> Figure:
     axes.set_xlim(left=0)
     axes.legend(title="100 × area", fontsize=8)
     axes.grid(alpha=0.3)
+
+
+def overview(records: Records) -> Figure:
+    """Tightness, continuity and sensitivity side by side."""
+    figure = _figure(13, 4)
+    for axes, draw in zip(figure.subplots(1, 3), (_certified_fractions, _shrinkage, _ladders)):
+        draw(axes, records)
+        axes.title.set_fontsize(10)
     return figure
 
 
@@ -83,29 +96,30 @@ def lines(records: Records) -> Figure:
 
 
 def _zoom(axes: Axes, scan: Mapping[str, Any], color: str) -> None:
+    """The surroundings of the largest jump, or of the place where the search put its points closest."""
     if scan["jumps"]:
-        jump = scan["jumps"][0]
-        center = jump["at"]
-        near = sorted(abs(t - center) for t in scan["t"])[: min(len(scan["t"]), 30)][-1]
-        width = max(near, 10 * jump["width"])
-        points = [(t - center, v) for t, v in zip(scan["t"], scan["values"]) if abs(t - center) <= width]
-        cause = f": {jump['causes'][0]['event']}" if jump["causes"] else ""
-        axes.set_title(f"around the largest jump{cause}", fontsize=9)
+        center = scan["jumps"][0]["at"]
+        causes = scan["jumps"][0]["causes"]
+        axes.set_title("around the largest jump" + (f": {causes[0]['event']}" if causes else ""), fontsize=9)
     else:
-        # The steepest place of a continuous line, where the points are closest.
-        i = min(range(len(scan["t"]) - 1), key=lambda k: scan["t"][k + 1] - scan["t"][k])
-        center = scan["t"][i]
-        width = 30 * max(scan["trace"][-1][0] if scan["trace"] else 1e-3, 1e-12)
-        points = [(t - center, v) for t, v in zip(scan["t"], scan["values"]) if abs(t - center) <= width]
+        center = scan["t"][min(range(len(scan["t"]) - 1), key=lambda k: scan["t"][k + 1] - scan["t"][k])]
         axes.set_title("where the search looked closest", fontsize=9)
+    width = sorted(abs(t - center) for t in scan["t"])[:ZOOM_POINTS][-1]
+    points = [(t - center, v) for t, v in zip(scan["t"], scan["values"]) if abs(t - center) <= width]
     axes.plot([p[0] for p in points], [p[1] for p in points], color=color, marker=".", markersize=3, linewidth=0.8)
     axes.ticklabel_format(useOffset=True, style="sci", scilimits=(-2, 3))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_offset_text().set_fontsize(7)
 
 
 def shrinkage(records: Records) -> Figure:
     """Change of the loss over an interval, while the interval is halved: a jump's stays, anything else falls."""
     figure = _figure(7, 4.5)
-    axes = figure.add_subplot()
+    _shrinkage(figure.add_subplot(), records)
+    return figure
+
+
+def _shrinkage(axes: Axes, records: Records) -> None:
     for i, (label, record) in enumerate((k, v) for k, v in records.items() if "continuity" in v):
         found = record["continuity"]
         scan = telling_scan(found)
@@ -118,17 +132,19 @@ def shrinkage(records: Records) -> Figure:
             axes.loglog([scan["narrowest"]], [max(found["narrowest_change"], 1e-17)], color=_color(i), marker="v", markersize=7)
     axes.invert_xaxis()
     axes.set(xlabel="width of the interval (relative weight change)", ylabel="change across it / loss",
-             title="Halving an interval: a jump keeps its size (▼: largest change at the narrowest width)")  # fmt: skip
-    axes.title.set_fontsize(9)
+             title="Halving an interval: a jump keeps its size")  # fmt: skip
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, which="major")
-    return figure
 
 
 def ladders(records: Records) -> Figure:
     """Second differences of the margins' bounds in single weights: curvature follows h², straight bounds fall to noise."""
     figure = _figure(7, 4.5)
-    axes = figure.add_subplot()
+    _ladders(figure.add_subplot(), records)
+    return figure
+
+
+def _ladders(axes: Axes, records: Records) -> None:
     widest = 1e-3
     for i, (label, record) in enumerate((k, v) for k, v in records.items() if "sensitivity" in v):
         for j, weight in enumerate(record["sensitivity"]["weights"]):
@@ -142,10 +158,9 @@ def ladders(records: Records) -> Figure:
     axes.loglog(guide, [widest * (h / guide[0]) ** 2 for h in guide], color="black", linestyle="--", label="∝ h²")
     axes.invert_xaxis()
     axes.set(xlabel="step h / root mean square of the weights", ylabel="mean |second difference| / |bound|",
-             title="Bounds in a single weight: curvature, or straight pieces")  # fmt: skip
+             title="Bounds in a single weight: curved, or straight pieces")  # fmt: skip
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, which="major")
-    return figure
 
 
 def layer_slopes(records: Records) -> Figure:

@@ -19,7 +19,7 @@ from plugin.attacks import pgd, worst_margin
 from .continuity import LENGTH, continuity
 from .directions import default_directions, random_directions
 from .network import CertifiedLoss
-from .records import to_json
+from .records import Continuity, Sensitivity, to_json
 from .sensitivity import sensitivity
 from .tightness import tightness
 from .weights import WeightSpace
@@ -34,8 +34,8 @@ class Protocol:
     eps: radius of the probe and of the gap to the attack. probe: images of the probe batch. budget: evaluations of the
     loss for continuity. single_weights: tried per parameter. length: of a line, in relative weight change.
     learning_rate: of the step whose predictability is measured, the first one Adam would take: lr · sign(gradient).
-    images: for tightness. step: grid of ε. pgd_steps: of the attack behind the gap. random_lines, weight_lines: directions
-    for continuity besides the gradient and the last step. beta: share of the method's logits, the rest being IBP's. fused: see CertifiedLoss.
+    images: for tightness. step: grid of ε. pgd_steps: of the attack behind the gap. random_lines, weight_lines:
+    directions for continuity besides the gradient and the last step. beta, fused: see CertifiedLoss.
     """
 
     eps: float
@@ -71,7 +71,7 @@ def cost(part: str, protocol: Protocol, parameters: int) -> int:
 
 
 def evaluations(part: str, protocol: Protocol, parameters: int) -> float:
-    """About how long a measurement takes, in evaluations of the probe's loss; tightness passes over all images at each ε."""
+    """About how long a measurement takes, in evaluations of the probe's loss; tightness sees all images at each ε."""
     if part == "tightness":
         return protocol.images / protocol.probe * (protocol.eps / protocol.step + 2)
     return float(cost(part, protocol, parameters))
@@ -121,17 +121,23 @@ def ticking(closure: Callable[[], Tensor], tick: Tick) -> Callable[[], Tensor]:
     return counted
 
 
-def probe_continuity(probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None) -> Any:
+def probe_continuity(
+    probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None
+) -> Continuity:
     """Continuity of a probe's certified loss, along the default directions and the optimiser's step where given."""
     directions = default_directions(
-        probe.loss, probe.parameters, seed=protocol.seed, step=step, random=protocol.random_lines, single=protocol.weight_lines
-    )
+        probe.loss, probe.parameters, seed=protocol.seed, step=step,
+        random=protocol.random_lines, single=protocol.weight_lines,
+    )  # fmt: skip
     return continuity(
-        ticking(probe.loss, tick), probe.parameters, directions, length=protocol.length, budget=protocol.budget, probe=probe.layers
-    )
+        ticking(probe.loss, tick), probe.parameters, directions,
+        length=protocol.length, budget=protocol.budget, probe=probe.layers,
+    )  # fmt: skip
 
 
-def probe_sensitivity(probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None) -> Any:
+def probe_sensitivity(
+    probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None
+) -> Sensitivity:
     """Sensitivity of a probe's certified loss and margins; the step is Adam's first where none is given."""
     if step is None:
         with WeightSpace(probe.parameters) as space:
@@ -139,7 +145,8 @@ def probe_sensitivity(probe: CertifiedLoss, protocol: Protocol, *, step: Sequenc
         step = [-protocol.learning_rate * g.sign() for g in gradient]
     return sensitivity(
         ticking(probe.loss, tick), probe.parameters, random_directions(probe.parameters, 3, protocol.seed),
-        bounds=ticking(probe.margins, tick), step=step, weights_per_parameter=protocol.single_weights, seed=protocol.seed, names=probe.names,
+        bounds=ticking(probe.margins, tick), step=step, weights_per_parameter=protocol.single_weights,
+        seed=protocol.seed, names=probe.names,
     )  # fmt: skip
 
 

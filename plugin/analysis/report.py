@@ -79,7 +79,8 @@ PICTURES: tuple[tuple[str, Callable[[Records], Figure], str], ...] = (
      "(the line on which the largest jump was found, or the first). Red bars are jumps, found by halving intervals until "
      "the float type allows no more. Right: what the search saw where it looked closest."),
     ("shrinkage", figures.shrinkage, "The test that decides. While an interval is halved around a place, the change of a "
-     "continuous loss shrinks with it, however steep; the change at a jump stays what it is."),
+     "continuous loss shrinks with it, however steep; the change at a jump stays what it is. ▼: the largest change left at the "
+     "narrowest width on a line without jumps."),
     ("certified_fractions", figures.certified_fractions, "The share of test images that is proven robust, for growing ε. "
      "The area under a curve is the mean certified radius: tightness. Dotted curves are estimates."),
     ("ladders", figures.ladders, "Second differences of the margins' bounds while one weight moves by ± h, one curve per weight. "

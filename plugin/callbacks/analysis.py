@@ -51,7 +51,12 @@ class Analysis(Callback):
     """
 
     def __init__(
-        self, board: TensorBoard, folder: Path, every: int, percent: float, clock: Callable[[], float] = time.perf_counter
+        self,
+        board: TensorBoard,
+        folder: Path,
+        every: int,
+        percent: float,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._board, self._path, self._every = board, folder / RECORDS, every
         self._allowance = Allowance(percent, clock=clock)
@@ -85,7 +90,8 @@ class Analysis(Callback):
                 postponed = True
                 break
             self._measure(name, state, info.values)
-        self._write({"analysis/postponed": float(postponed), "analysis/percent_of_training": self._percent(state)}, state.epoch)
+        share = 100 * self._allowance.spent / max(state.seconds, 1e-9)
+        self._write({"analysis/postponed": float(postponed), "analysis/percent_of_training": share}, state.epoch)
 
     def on_trained(self, state: TrainState) -> None:
         missing = [name for name in ORDER if name not in self._measured]
@@ -95,15 +101,12 @@ class Analysis(Callback):
                 ", ".join(missing), self._allowance.percent,
             )  # fmt: skip
 
-    def _percent(self, state: TrainState) -> float:
-        return 100 * self._allowance.spent / max(state.seconds, 1e-9)
-
     def _protocol(self, state: TrainState, values: Values) -> Protocol:
         """Small, so that it is repeated often; plugin.analyze takes more of everything."""
         return Protocol(
             eps=values.eps, beta=values.beta, fused=state.config.loss_fusion, probe=2, budget=300, single_weights=2,
-            random_lines=1, weight_lines=False, images=20, step=min(0.01, state.config.eps / 10), learning_rate=values.lr,
-            seed=state.config.seed,
+            random_lines=1, weight_lines=False, images=20, step=min(0.01, state.config.eps / 10),
+            learning_rate=values.lr, seed=state.config.seed,
         )  # fmt: skip
 
     def _probe(self, state: TrainState, images: int) -> tuple[Tensor, Tensor]:
@@ -148,7 +151,7 @@ class Analysis(Callback):
             try:
                 record = measure(name, state.model, state.method, x, y, protocol, step=self._last_step(state))
                 self._show(name, record, state, protocol)
-            except (UserError, ValueError) as problem:  # a loss that is not finite somewhere is no reason to stop training
+            except (UserError, ValueError) as problem:  # a loss that is infinite somewhere is no reason to stop
                 _log.warning("epoch %d, %s was not measured: %s", state.epoch, name, problem)
         self._measured[name], self._costs[name] = state.epoch, self._allowance.last
         kept = {key: value for key, value in record.items() if not isinstance(value, list)}
