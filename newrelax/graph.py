@@ -7,6 +7,7 @@ here supplies them with plain torch calls on the model's own parameters, so grad
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +87,22 @@ class Conv(Affine):
     def __init__(self, node: Any) -> None:
         self._weight, self._bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
         self._input_shape = tuple(node.inputs[0].output_shape[1:])
-        self._options = dict(
-            stride=tuple(node.stride), padding=tuple(node.padding), dilation=tuple(node.dilation), groups=node.groups
-        )
+        self.stride, self.padding, self.dilation = tuple(node.stride), tuple(node.padding), tuple(node.dilation)
+        self._groups = node.groups
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return dict(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self._groups)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return tuple(self.weight.shape[2:])
+
+    def on_windows(self, size: tuple[int, int]) -> Conv:
+        """The same weights between windows, the input's of rows × columns `size`: no padding, nothing cropped."""
+        windowed = copy(self)
+        windowed.padding, windowed._input_shape = (0, 0), (self._input_shape[0], *size)
+        return windowed
 
     @property
     def weight(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from .graph import Add, Affine, Graph, Linear, Relu
 from .relaxation import Lines, Relaxation
 from .substitution import ReluLines, substitute, widest
+from .windows import Windows
 
 Intervals = dict[int, tuple[Tensor, Tensor]]  # ReLU step → pre-activation (lower, upper)
 
@@ -184,33 +186,45 @@ class LinearPass:
         free = self._free.get(index)
         if free is not None:
             return free
-        count = center[0].numel()
-        shape = self._graph.steps[index].shape
-        identity = torch.eye(count, dtype=center.dtype, device=center.device).view(1, count, *shape)
-        below = self.spread(index, identity).view_as(center)
+        below = self._from_identity(index, 1).view_as(center)
         if self._parallel:
             return center - below, center + below
-        above = self.spread(index, -identity).view_as(center)
-        return center - below, center + above
+        return center - below, center + self._from_identity(index, -1).view_as(center)
 
-    def spread(self, start: int, coefficients: Tensor) -> Tensor:
-        """How far below C·z̄ the bound lies, [batch, specs]; in chunks of specs that keep within the memory."""
-        batch, specs = self._radius.shape[0], coefficients.shape[1]
-        chunk = max(1, self._memory // (batch * widest(self._graph, start) * coefficients.element_size()))
+    def _from_identity(self, index: int, sign: int) -> Tensor:
+        """How far below sign·z̄ of step `index` the bounds lie, [batch, neurons]; in windows where that saves work."""
+        shape, windows = self._graph.steps[index].shape, Windows.of(self._graph, index)
+        count, batch = torch.Size(shape).numel() if windows is None else shape[0], len(self._radius)
+        identity = torch.eye(count, dtype=self._radius.dtype, device=self._radius.device) * sign
+        if windows is None:
+            return self._spread(index, identity.view(1, count, *shape))
+        lines, radius = windows.cut(self._lines, {i: self._graph.steps[i].shape for i in self._lines}, self._radius)
+        last = len(windows.graph.steps) - 1
+        found = self._in_pieces(windows.graph, last, identity.view(1, count, count, 1, 1), lines, radius)
+        found = found.view(batch, -1, count).transpose(1, 2).reshape(batch, -1)
+        beta = self._beta.get(index) if self._hidden == "hybrid" else None
+        return found if beta is None else found + beta.flatten(1)
+
+    def _in_pieces(
+        self, graph: Graph, start: int, coefficients: Tensor, lines: Mapping[int, ReluLines], radius: Tensor
+    ) -> Tensor:
+        """`substitute`, in chunks of specs that keep within the memory."""
+        specs, gaps = coefficients.shape[1], self._hidden != "hybrid"
+        chunk = max(1, self._memory // (len(radius) * widest(graph, start) * coefficients.element_size()))
         if chunk >= specs:
-            return self._spread(start, coefficients)
-        pieces = []
-        for piece in coefficients.split(chunk, dim=1):
-            if torch.is_grad_enabled():
-                pieces.append(checkpoint(self._spread, start, piece, use_reentrant=False, preserve_rng_state=False))
-            else:
-                pieces.append(self._spread(start, piece))
-        return torch.cat(pieces, dim=1)
+            return substitute(graph, start, coefficients, lines, radius, count_gaps=gaps)
+
+        def found(piece: Tensor) -> Tensor:
+            return substitute(graph, start, piece, lines, radius, count_gaps=gaps)
+
+        again = partial(checkpoint, found, use_reentrant=False, preserve_rng_state=False)
+        call = again if torch.is_grad_enabled() else found
+        return torch.cat([call(piece) for piece in coefficients.split(chunk, dim=1)], dim=1)
 
     def _spread(self, start: int, coefficients: Tensor) -> Tensor:
-        hybrid = self._hidden == "hybrid"
-        total = substitute(self._graph, start, coefficients, self._lines, self._radius, count_gaps=not hybrid)
-        if not hybrid or self._beta[start] is None:
+        """How far below C·z̄ the bounds of coefficients C lie, [batch, specs]."""
+        total = self._in_pieces(self._graph, start, coefficients, self._lines, self._radius)
+        if self._hidden != "hybrid" or self._beta[start] is None:
             return total
         beta, size = self._beta[start].flatten(1), coefficients.flatten(2).abs()
         return total + ((beta @ size[0].t()) if size.shape[0] == 1 else (size @ beta.unsqueeze(2)).squeeze(2))
@@ -229,7 +243,7 @@ class LinearPass:
         else:
             self._advance(last)
             logits, start, coefficients = self._reference[last], last, specification
-        return (specification @ logits.unsqueeze(2)).squeeze(2) - self.spread(start, coefficients)
+        return (specification @ logits.unsqueeze(2)).squeeze(2) - self._spread(start, coefficients)
 
 
 def layers_in_order(graph: Graph, intervals: Intervals) -> Sequence[tuple[Tensor, Tensor]]:
