@@ -25,7 +25,13 @@ NETWORKS = (
 
 
 def measure(
-    networks: Iterable[Case], methods: Sequence[str], device: torch.device, *, budget: float, limit: float, captures: Sequence[bool]
+    networks: Iterable[Case],
+    methods: Sequence[str],
+    device: torch.device,
+    *,
+    budget: float,
+    limit: float,
+    captures: Sequence[bool],
 ) -> Iterator[tuple[Case, Cost]]:
     """Every method on every network, each with every value of `captures`, as they are found."""
     for network in networks:
@@ -56,7 +62,8 @@ def _recipe(rows: Mapping[Case, Mapping[bool, Cost]]) -> Iterator[str]:
         if (case.method, case.model, case.shape, case.batch_size) == ("CROWN-IBP", "CONV", "mnist", 100):
             fastest = min((cost.seconds for cost in sides.values() if cost.seconds), default=None)
             if fastest is not None:
-                yield f"\n200 epochs of 600 CROWN-IBP steps at the fastest of these rates: {200 * 600 * fastest / 60:.1f} minutes."
+                minutes = 200 * 600 * fastest / 60
+                yield f"\n200 epochs of 600 CROWN-IBP steps at the fastest of these rates: {minutes:.1f} minutes."
 
 
 def _cells(what: Cost) -> tuple[str, str]:
@@ -66,7 +73,7 @@ def _cells(what: Cost) -> tuple[str, str]:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True, help="Folder of gpu.md, gpu.json.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/bench", show_default=True, help="Folder of gpu.md, .json.")
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Names, comma-separated; NAME+fusion.")
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:N.")
 @click.option("--budget", type=float, default=3.0, show_default=True, help="Seconds of timed steps a figure.")
@@ -75,11 +82,12 @@ def _cells(what: Cost) -> tuple[str, str]:
 def gpu(out: Path, methods: str, device: str, budget: float, limit: float, debug: bool) -> int:
     """Steps per second and peak memory on a GPU, with and without --capture."""
     if not device.startswith("cuda") or not torch.cuda.is_available():
-        raise UserError(f"--device {device}: this benchmark needs a CUDA device; experiments.bench and its size run on a CPU")
+        raise UserError(f"--device {device}: this benchmark needs a CUDA device; the suite and size run on a CPU")
     target = check_device(device)
     found: list[tuple[Case, Cost]] = []
     for case, what in measure(NETWORKS, methods.split(","), target, budget=budget, limit=limit, captures=(False, True)):
-        click.echo(f"{case.model} {case.batch_size} {case.method}{' captured' if case.capture else ''}: {_cells(what)[0]}", err=True)
+        side = " captured" if case.capture else ""
+        click.echo(f"{case.model} {case.batch_size} {case.method}{side}: {_cells(what)[0]}", err=True)
         found.append((case, what))
         write(out, found, target)
     click.echo(table(found))

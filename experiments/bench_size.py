@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -27,7 +28,11 @@ from plugin.run import check_device
 
 METHODS = ("natural", "IBP", "CROWN-IBP+fusion", "CROWN-IBP", "hBox", "DeepZ", "CROWN")
 BASE = {"batch": 32, "width": 128, "depth": 4}
-SIZES: Mapping[str, tuple[int, ...]] = {"batch": (8, 16, 32, 64, 128), "width": (32, 64, 128, 256, 512), "depth": (1, 2, 4, 8, 16)}
+SIZES: Mapping[str, tuple[int, ...]] = {
+    "batch": (8, 16, 32, 64, 128),
+    "width": (32, 64, 128, 256, 512),
+    "depth": (1, 2, 4, 8, 16),
+}
 FITTED = 3  # sizes that an exponent is fitted to
 MEASURES = {"seconds": ("time", 1e3, "ms"), "memory": ("memory", 2**-20, "MiB")}  # field → name, factor, unit
 
@@ -71,7 +76,8 @@ def measure(
                 key = (method, at["batch"], at["width"], at["depth"])
                 if key not in known:
                     case = Case(method, "FC", "digits", at["batch"], 0.01)
-                    known[key] = cost(case, device, budget=budget, limit=limit, model=lambda: network(at["width"], at["depth"]))
+                    build = partial(network, at["width"], at["depth"])
+                    known[key] = cost(case, device, budget=budget, limit=limit, model=build)
                 points.append(Point(method, axis, value, known[key]))
     return points
 
@@ -133,7 +139,7 @@ def draw(points: Sequence[Point], title: str) -> bytes:
     grid[0][0].legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=90)
+    figure.savefig(stream, format="png", dpi=72)
     return stream.getvalue()
 
 
@@ -150,11 +156,12 @@ def write(out: Path, points: Sequence[Point], where: str) -> None:
     )
     write_atomically(out / "size.md", f"{head}\n{table(points)}\n".encode())
     write_atomically(out / "size.png", draw(points, f"A training step; {where}"))
-    write_json(out / "size.json", {"where": where, "versions": versions(), "base": BASE, "results": [asdict(p) for p in points]})
+    results = [asdict(point) for point in points]
+    write_json(out / "size.json", {"where": where, "versions": versions(), "base": BASE, "results": results})
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True, help="Folder of size.md, .png, .json.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/bench", show_default=True, help="Folder of size.md, .png.")
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Names, comma-separated; NAME+fusion.")
 @click.option("--device", default=default_device(), show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Of the CPU; default torch's own number.")
@@ -169,7 +176,10 @@ def size(
     target = check_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    points = measure(methods.split(","), target, budget=budget, limit=limit)
-    write(out, points, where or device_name(target))
+    points: list[Point] = []
+    for method in methods.split(","):
+        points += measure([method], target, budget=budget, limit=limit)
+        write(out, points, where or device_name(target))
+        click.echo(f"{method} done", err=True)
     click.echo(table(points))
     return 0

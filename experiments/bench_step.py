@@ -68,8 +68,8 @@ def training_state(case: Case, device: torch.device, model: nn.Module | None = N
     method = Registry.load().get_method(name)
     kappa = 1.0 if method.propagation == "none" else 0.0 if "only" in variants else 0.5
     given: dict[str, Any] = dict(
-        method=method.label, dataset=case.shape, model=case.model, batch_size=case.batch_size, eps=case.eps, device=str(device),
-        capture=case.capture, loss_fusion="fusion" in variants, kappa=(kappa, kappa), l1=0.0,
+        method=method.label, dataset=case.shape, model=case.model, batch_size=case.batch_size, eps=case.eps,
+        device=str(device), capture=case.capture, loss_fusion="fusion" in variants, kappa=(kappa, kappa), l1=0.0,
     )  # fmt: skip
     config = resolve(given, method)
     dataset = random_images(case.shape, case.batch_size, device)
@@ -111,21 +111,29 @@ class Cost:
 
 
 def cost(
-    case: Case, device: torch.device, *, budget: float = 1.0, limit: float = 60.0, model: Callable[[], nn.Module] | None = None
+    case: Case,
+    device: torch.device,
+    *,
+    budget: float = 1.0,
+    limit: float = 60.0,
+    model: Callable[[], nn.Module] | None = None,
 ) -> Cost:
     """Measures a case. Not enough memory, or a step that would take longer than `limit` seconds, is a note.
 
-    Blocks of steps are timed until about `budget` seconds are spent. How long a step would take is first estimated from
-    one with two images. memory: on a GPU all that is allocated; on a CPU the tensors that a step makes.
+    Blocks of steps are timed until about `budget` seconds are spent; before, steps with fewer images tell what to expect.
+    memory: on a GPU all that is allocated; on a CPU the tensors that a step makes.
     """
     build = (lambda: None) if model is None else model
     try:
-        probe = make_step(replace(case, batch_size=2, capture=False), device, build())
-        probe()
-        estimate = _block(probe, 1, device) * case.batch_size / 2
-        if estimate > limit:
-            return Cost(note=f"about {estimate:.0f} s a step, not run")
-        del probe
+        images = 2
+        while images < case.batch_size:
+            probe = make_step(replace(case, batch_size=images, capture=False), device, build())
+            probe()
+            seconds, growth = _block(probe, 1, device), min(8.0, case.batch_size / images)
+            if growth * seconds > limit:
+                return Cost(note=f"over {limit:g} s, not run")
+            del probe
+            images *= 8
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         step = make_step(case, device, build())
@@ -151,13 +159,15 @@ def cost(
 
 
 def _block(step: Step, count: int, device: torch.device) -> float:
-    """Seconds of so many steps, the device's work included."""
+    """Seconds of so many steps, the device's work included; of one CPU thread its own, whoever else is at work."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     wait(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(count):
         step()
     wait(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 class LiveTensors(TorchDispatchMode):
