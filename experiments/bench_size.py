@@ -152,7 +152,7 @@ def write(out: Path, points: Sequence[Point], where: str) -> None:
     base = ", ".join(f"{name} {value}" for name, value in BASE.items())
     head = (
         f"A training step (natural and certified loss, Adam) of fully connected networks on 8×8 images; {where}.\n"
-        f"One size moves, the others stay at {base}; exponents over the {FITTED} largest sizes.\n"
+        f"One size moves, the others stay at {base}; exponents over the {FITTED} largest sizes that were run.\n"
     )
     write_atomically(out / "size.md", f"{head}\n{table(points)}\n".encode())
     write_atomically(out / "size.png", draw(points, f"A training step; {where}"))
