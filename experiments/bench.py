@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 
 from experiments.bench_gpu import gpu
 from experiments.bench_size import size
-from experiments.bench_step import SHAPES, Case, Step, make_step, wait
+from experiments.bench_step import SHAPES, Case, Step, make_step, timed
 from newrelax.cli import run_command
 from newrelax.errors import UserError
 from plugin.config import default_device
@@ -63,12 +62,9 @@ def time_in_turn(steps: Mapping[str, Step], repeat: int, device: torch.device) -
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(repeat + 1):
         for name, step in steps.items():
-            wait(device)
-            start = time.perf_counter()
-            step()
-            wait(device)
+            taken = timed(step, 1, device)
             if round_:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken)
     return seconds
 
 
@@ -131,7 +127,7 @@ def read_earlier(path: Path) -> Mapping[str, Rounds]:
 @click.option("--eps", type=RADIUS)
 @click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Counted rounds.")
 @click.option("--device", default=default_device(), show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="Of the CPU; default torch's own number.")
+@click.option("--threads", type=click.IntRange(1), help="Of the CPU; 1: its own time is measured; default torch's number.")
 @click.option("--no-plain", is_flag=True, help="Leave auto_LiRPA's own passes out.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--against", type=click.Path(path_type=Path), help="An earlier --json file to compare with.")

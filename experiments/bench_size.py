@@ -136,7 +136,7 @@ def draw(points: Sequence[Point], title: str) -> bytes:
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
             panel.minorticks_off()
             panel.grid(alpha=0.3)
-    grid[0][0].legend(fontsize=8)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), fontsize=8)
     figure.suptitle(title, fontsize=10)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=72)

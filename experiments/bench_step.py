@@ -96,11 +96,6 @@ def make_step(case: Case, device: torch.device, model: nn.Module | None = None) 
     return step
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 @dataclass(frozen=True)
 class Cost:
     """What a step takes: seconds, and the largest memory in bytes. `note` says why there is none."""
@@ -129,7 +124,7 @@ def cost(
         while images < case.batch_size:
             probe = make_step(replace(case, batch_size=images, capture=False), device, build())
             probe()
-            seconds, growth = _block(probe, 1, device), min(8.0, case.batch_size / images)
+            seconds, growth = timed(probe, 1, device), min(8.0, case.batch_size / images)
             if growth * seconds > limit:
                 return Cost(note=f"over {limit:g} s, not run")
             del probe
@@ -140,8 +135,8 @@ def cost(
         for _ in range(OBSERVE_EVERY * (EAGER_STEPS + 1) if case.capture else 1):
             step()
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _live_tensors(step)
-        count = max(1, int(budget / BLOCKS / max(_block(step, 1, device), 1e-9)))
-        return Cost(statistics.median(_block(step, count, device) for _ in range(BLOCKS)) / count, memory)
+        count = max(1, int(budget / BLOCKS / max(timed(step, 1, device), 1e-9)))
+        return Cost(statistics.median(timed(step, count, device) for _ in range(BLOCKS)) / count, memory)
     except UserError as error:
         if not case.capture:
             raise
@@ -158,16 +153,20 @@ def cost(
             torch.cuda.empty_cache()
 
 
-def _block(step: Step, count: int, device: torch.device) -> float:
+def timed(step: Step, count: int, device: torch.device) -> float:
     """Seconds of so many steps, the device's work included; of one CPU thread its own, whoever else is at work."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
-    wait(device)
-    start = clock()
+    start = _settled(clock, device)
     for _ in range(count):
         step()
-    wait(device)
-    return clock() - start
+    return _settled(clock, device) - start
+
+
+def _settled(clock: Callable[[], float], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock()
 
 
 class LiveTensors(TorchDispatchMode):
