@@ -307,8 +307,9 @@ class UnsupportedGraph(Exception):
 class Graph:
     """Steps in topological order; the last one gives the logits.
 
-    input_shape: of one example. largest_weight: the most weights in a step. origin: the last of the leading steps that act on each feature alone (normalisation,
-    say), −1 if there is none: its output still ranges over a box, where back-substitution may stop.
+    input_shape: of one example. largest_weight: the most weights in a step. origin: the last of the leading steps that
+    act on each feature alone (normalisation, say), −1 if there is none: its output still ranges over a box, where
+    back-substitution may stop.
     """
 
     def __init__(self, steps: Sequence[Step], input_shape: tuple[int, ...]) -> None:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from newrelax.errors import UserError
 from newrelax.method import Method
 from newrelax.registry import Registry
-from newrelax.soundness import find_counterexample
 from plugin import checkpoint, models
 from plugin.analysis import figures
 from plugin.analysis.measure import PARTS, Protocol, cost, measure
@@ -27,6 +26,7 @@ from plugin.analysis.report import markdown, page
 from plugin.cli import invoke
 from plugin.config import DEFAULT_EPS
 from plugin.data import NAMES, Dataset, load
+from plugin.evaluation import outside_counterexample
 from plugin.files import write_atomically, write_json
 from plugin.records import MODEL, RESULT, finished_result, read_config, read_json, versions
 from plugin.run import check_device, load_registry
@@ -162,9 +162,7 @@ def _trained(folders: Sequence[Path]) -> dict[str, float]:
 
 def _checked(method: Method, registry: Registry) -> Method:
     """The method; marked as an estimate where a relaxation from outside does not bound ReLU."""
-    if method.relaxation is None or not method.sound or "built-in" in registry.source(method.name):
-        return method
-    counterexample = find_counterexample(method.relaxation)
+    counterexample = outside_counterexample(method, registry)
     if counterexample is None:
         return method
     click.echo(f"{method.label} is not sound: {counterexample}", err=True)

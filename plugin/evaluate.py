@@ -16,12 +16,18 @@ from tqdm import tqdm
 from newrelax.errors import UserError
 from newrelax.method import Method
 from newrelax.registry import Registry
-from newrelax.soundness import find_counterexample
 from plugin import checkpoint, models
 from plugin.cli import invoke
 from plugin.config import DEFAULT_EPS, Config
 from plugin.data import NAMES, Dataset, load
-from plugin.evaluation import ESTIMATE, Evaluation, UnsoundBounds, certifying_method, evaluate
+from plugin.evaluation import (
+    ESTIMATE,
+    Evaluation,
+    UnsoundBounds,
+    certifying_method,
+    evaluate,
+    outside_counterexample,
+)
 from plugin.files import write_atomically
 from plugin.records import CONFIG, MODEL, device_name, read_config, versions
 from plugin.run import check_device, load_registry
@@ -210,9 +216,7 @@ def _subject(
 
 def _checked(method: Method, registry: Registry) -> Method:
     """The method; marked as an estimate where a relaxation from outside does not bound ReLU."""
-    if method.relaxation is None or not method.sound or "built-in" in registry.source(method.name):
-        return method
-    counterexample = find_counterexample(method.relaxation)
+    counterexample = outside_counterexample(method, registry)
     if counterexample is None:
         return method
     click.echo(f"{method.label} is not sound and certifies nothing: {counterexample}", err=True)

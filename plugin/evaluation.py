@@ -10,6 +10,7 @@ from newrelax.bounds import BoundedNetwork, box
 from newrelax.errors import UserError
 from newrelax.method import Method
 from newrelax.registry import Registry
+from newrelax.soundness import Counterexample, find_counterexample
 from plugin.attacks import pgd, worst_margin
 from plugin.modes import evaluating
 from plugin.streams import seeded
@@ -88,6 +89,13 @@ class Evaluation:
         if not self.method.sound:
             values |= {"estimated_accuracy": self.estimated_accuracy, "note": ESTIMATE}
         return values
+
+
+def outside_counterexample(method: Method, registry: Registry) -> Counterexample | None:
+    """Where a relaxation from outside does not bound ReLU; None for built-in ones and for methods that only estimate."""
+    if method.relaxation is None or not method.sound or "built-in" in registry.source(method.name):
+        return None
+    return find_counterexample(method.relaxation)
 
 
 def certifying_method(method: Method, registry: Registry) -> Method:
