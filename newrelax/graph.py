@@ -6,6 +6,8 @@ here supplies them with plain torch calls on the model's own parameters, so grad
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -307,9 +309,9 @@ class UnsupportedGraph(Exception):
 class Graph:
     """Steps in topological order; the last one gives the logits.
 
-    input_shape: of one example. largest_weight: the most weights in a step. origin: the last of the leading steps that
-    act on each feature alone (normalisation, say), −1 if there is none: its output still ranges over a box, where
-    back-substitution may stop.
+    input_shape: of one example. origin: the last of the leading steps that act on each feature alone (normalisation,
+    say), −1 if there is none: its output still ranges over a box, where back-substitution may stop. widest, heaviest: for
+    each step, the most features and the most weights that there are from the input up to it, itself included.
     """
 
     def __init__(self, steps: Sequence[Step], input_shape: tuple[int, ...]) -> None:
@@ -321,8 +323,10 @@ class Graph:
                 break
             self.origin = i
         self.relus = tuple(i for i, step in enumerate(self.steps) if isinstance(step.operator, Relu))
-        weighted = [s.operator for s in self.steps if isinstance(s.operator, (Linear, Conv))]
-        self.largest_weight = max((operator.weight.numel() for operator in weighted), default=0)
+        sizes = [math.prod(shape) for shape in (input_shape, *(step.shape for step in self.steps))]
+        self.widest = tuple(itertools.accumulate(sizes, max))[1:]
+        weights = [s.operator.weight.numel() if isinstance(s.operator, (Linear, Conv)) else 0 for s in self.steps]
+        self.heaviest = tuple(itertools.accumulate(weights, max))
         self._batch_norms = [s.operator for s in self.steps if isinstance(s.operator, BatchNorm)]
 
     @classmethod

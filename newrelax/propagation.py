@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .graph import Add, Affine, Graph, Linear, Relu
 from .relaxation import Lines, Relaxation
-from .substitution import ReluLines, substitute, widest
+from .substitution import ReluLines, substitute
 from .windows import Windows
 
 Intervals = dict[int, tuple[Tensor, Tensor]]  # ReLU step → pre-activation (lower, upper)
@@ -210,7 +210,7 @@ class LinearPass:
     ) -> Tensor:
         """`substitute`, in chunks of specs that keep within the memory."""
         specs, gaps = coefficients.shape[1], self._hidden != "hybrid"
-        chunk = max(1, self._memory // (len(radius) * widest(graph, start) * coefficients.element_size()))
+        chunk = max(1, self._memory // (len(radius) * graph.widest[start] * coefficients.element_size()))
         if chunk >= specs:
             return substitute(graph, start, coefficients, lines, radius, count_gaps=gaps)
 

@@ -168,45 +168,58 @@ def substitute(
     """How far below C·z̄ the bounds of coefficients C at the output of step `start` lie; [batch, specs].
 
     coefficients: [batch or 1, specs, *shape of the step]. radius: of the box at `graph.origin`. `count_gaps=False` leaves the
-    ReLUs' part out (hybrid propagation carries it forward). On a CPU, the batch goes through in pieces that stay in
-    the cache; what does not depend on the sample (up to the first ReLU) is computed once.
+    ReLUs' part out (hybrid propagation carries it forward). What does not depend on the sample (up to the first ReLU) is
+    computed once.
     """
     pending = {start: coefficients}
     index = _to_relu(graph, pending, start)
-    batch, specs = len(radius), coefficients.shape[1]
-    size = batch
-    if radius.device.type == "cpu":
-        room = max(CACHE // radius.element_size(), 2 * graph.largest_weight)  # each piece reads the weights again
-        size = max(1, room // (widest(graph, start) * specs))
-    if size >= batch:
-        return _from_relu(graph, index, pending, lines, radius, count_gaps)
-    pieces = {i: relu.split(size) for i, relu in lines.items() if i <= index}
-    split = {i: a.split(size) if len(a) > 1 else [a] * -(-batch // size) for i, a in pending.items()}
-    found = []
-    for k, r in enumerate(radius.split(size)):
-        own = {i: relu[k] for i, relu in pieces.items()}
-        found.append(_from_relu(graph, index, {i: a[k] for i, a in split.items()}, own, r, count_gaps))
-    return torch.cat(found)
-
-
-def widest(graph: Graph, start: int) -> int:
-    """The most coefficients that one spec has on its way from step `start` to the input."""
-    return max(torch.Size(shape).numel() for shape in (graph.input_shape, *(s.shape for s in graph.steps[: start + 1])))
+    return _from_relu(graph, index, pending, lines, radius, count_gaps)
 
 
 def _from_relu(
     graph: Graph, index: int, pending: dict[int, Tensor], lines: Mapping[int, ReluLines], radius: Tensor, count_gaps: bool
 ) -> Tensor:
+    """The rest of the way from a ReLU. On a CPU, the batch goes through in pieces as soon as they stay in the cache."""
     total: Tensor | float = 0.0
     while index > graph.origin:
         a = pending.pop(index, None)
         if a is not None:
+            size = _piece(graph, index, a.shape[1], radius)
+            if size < len(radius):
+                pending[index] = a
+                return total + _by_pieces(graph, index, pending, lines, radius, count_gaps, size)
             relu = lines[index]
             out, loss = _ThroughRelu.apply(a.flatten(2), relu.low, relu.up, relu.gap if count_gaps else None)
             total = total + loss
             _pass_on(pending, graph.steps[index].inputs[0], out.view(*out.shape[:2], *a.shape[2:]))
         index = _to_relu(graph, pending, index - 1)
     return total + _Reach.apply(pending[graph.origin], radius)
+
+
+def _piece(graph: Graph, index: int, specs: int, radius: Tensor) -> int:
+    """How many samples go on from step `index` together."""
+    if radius.device.type != "cpu":
+        return len(radius)
+    room = max(CACHE // radius.element_size(), 2 * graph.heaviest[index])  # each piece reads the weights ahead again
+    return max(1, room // (graph.widest[index] * specs))
+
+
+def _by_pieces(
+    graph: Graph,
+    index: int,
+    pending: dict[int, Tensor],
+    lines: Mapping[int, ReluLines],
+    radius: Tensor,
+    count_gaps: bool,
+    size: int,
+) -> Tensor:
+    pieces = {i: relu.split(size) for i, relu in lines.items() if i <= index}
+    split = {i: a.split(size) if len(a) > 1 else [a] * -(-len(radius) // size) for i, a in pending.items()}
+    found = []
+    for k, r in enumerate(radius.split(size)):
+        own = {i: relu[k] for i, relu in pieces.items()}
+        found.append(_from_relu(graph, index, {i: a[k] for i, a in split.items()}, own, r, count_gaps))
+    return torch.cat(found)
 
 
 def _to_relu(graph: Graph, pending: dict[int, Tensor], index: int) -> int:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .graph import BatchNorm, Conv, Graph, Relu, Step
-from .substitution import ReluLines, widest
+from .substitution import ReluLines
 
 Pair = tuple[int, int]
 
@@ -84,7 +84,7 @@ class Windows:
         found = cls(
             Graph(steps, (channels, *field.size)), {-1: (index, field)} | {i: fields for i, (*_, fields) in enumerate(way)}
         )
-        return found if 2 * widest(found.graph, len(steps) - 1) <= widest(graph, start) else None
+        return found if 2 * found.graph.widest[-1] <= graph.widest[start] else None
 
     def cut(
         self, lines: Mapping[int, ReluLines], shapes: Mapping[int, tuple[int, ...]], radius: Tensor

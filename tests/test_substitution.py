@@ -1,0 +1,69 @@
+"""Back-substitution in pieces that stay in a CPU's cache: the same bounds, and heavy weights read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from newrelax import substitution
+from newrelax.bounds import BoundedNetwork, box
+from newrelax.graph import Conv, Linear
+from newrelax.registry import Registry
+
+REGISTRY = Registry.load()
+SHAPE, BATCH = (2, 8, 8), 5
+
+
+class Residual(nn.Module):
+    """A convolution's output joins that of the one after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.wide, self.last = nn.Linear(192, 40), nn.Linear(40, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = (self.second(x) + x).relu()
+        return self.last(self.wide(x.flatten(1)).relu())
+
+
+def sequential() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(192, 40), nn.ReLU(), nn.Linear(40, 4),
+    )  # fmt: skip
+
+
+def found(build: Callable[[], nn.Module], method: str, cache: int, patch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Margins, and their sum's gradients."""
+    patch.setattr(substitution, "CACHE", cache)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = build().double(), torch.rand(BATCH, *SHAPE, dtype=torch.float64)
+    margins = BoundedNetwork(model, SHAPE, REGISTRY.get_method(method)).bounds(*box(x, 0.1), torch.arange(BATCH) % 4).margins
+    return [margins, *torch.autograd.grad(margins.sum(), list(model.parameters()))]
+
+
+@pytest.mark.parametrize("build", [sequential, Residual], ids=["sequential", "residual"])
+@pytest.mark.parametrize("method", ["CROWN-IBP-R", "CROWN", "DeepZ", "hBox"])
+def test_pieces_change_nothing(build: Callable[[], nn.Module], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, pieces = (found(build, method, cache, monkeypatch) for cache in (1 << 30, 1))
+    torch.testing.assert_close(pieces, whole, rtol=1e-9, atol=1e-9)
+
+
+def test_the_batch_is_cut_where_heavy_weights_are_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linear layers take all samples at once, the convolutions a few."""
+    samples: dict[type, list[int]] = {Conv: [], Linear: []}
+    for operator in samples:
+
+        def transpose(self: Conv | Linear, a: Tensor, original=operator.transpose, seen=samples[operator]) -> Tensor:
+            seen.append(len(a) // 3)
+            return original(self, a)
+
+        monkeypatch.setattr(operator, "transpose", transpose)
+    found(sequential, "CROWN-IBP-R", 1, monkeypatch)
+    assert samples == {Linear: [BATCH], Conv: [1] * 2 * BATCH}
