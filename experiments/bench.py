@@ -2,7 +2,8 @@
 
 Everything is timed in one process, in turn, so that a drifting machine hits all sides alike: ratios are medians of the
 rounds' own ratios. A step is the training loop's: clean forward, bounds, κ = 1/2 loss, backward, Adam. "auto_LiRPA
-alone" is the same step with `BoundedModule.compute_bounds` instead of this project's passes.
+alone" is the same step with `BoundedModule.compute_bounds` instead of this project's passes, in a process like that of
+any script: this project's command lines keep the memory that tensors give back (`plugin.allocator`), it does not.
 
 `gpu` measures steps per second and memory on a GPU, `size` how cost grows with batch, width and depth.
 """
@@ -24,6 +25,7 @@ from experiments.bench_size import size
 from experiments.bench_step import SHAPES, Case, Step, make_step, timed
 from newrelax.cli import run_command
 from newrelax.errors import UserError
+from plugin.allocator import keep_freed_memory
 from plugin.config import default_device
 from plugin.files import write_json
 from plugin.options import RADIUS
@@ -31,6 +33,7 @@ from plugin.records import device_name, versions
 from plugin.run import check_device
 
 NATURAL = "natural"
+PLAIN = " plain"
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,16 @@ Rounds = Mapping[str, Sequence[float]]  # seconds of a step in every round; "NAM
 
 
 def time_in_turn(steps: Mapping[str, Step], repeat: int, device: torch.device) -> Rounds:
-    """Seconds of each step in each round, after one warm-up round."""
+    """Seconds of each step in each round; a step before each that counts settles the allocator."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(repeat + 1):
-        for name, step in steps.items():
-            taken = timed(step, 1, device)
-            if round_:
-                seconds[name].append(taken)
+    try:
+        for _ in range(repeat):
+            for name, step in steps.items():
+                keep_freed_memory(not name.endswith(PLAIN))
+                step()
+                seconds[name].append(timed(step, 1, device))
+    finally:
+        keep_freed_memory(False)
     return seconds
 
 
@@ -75,7 +81,7 @@ def time_network(network: Network, repeat: int, device: torch.device, plain: boo
         case = Case(name, network.model, network.shape, network.batch_size, network.eps)
         steps[name] = make_step(case, device)
         if plain and name != NATURAL:
-            steps[f"{name} plain"] = make_step(replace(case, plain=True), device)
+            steps[name + PLAIN] = make_step(replace(case, plain=True), device)
     return time_in_turn(steps, repeat, device)
 
 
@@ -100,9 +106,9 @@ def table(rounds: Rounds, earlier: Rounds | None = None) -> str:
         return "" if value is None else f"{value:.2f}{unit}"
 
     for name in rounds:
-        if name.endswith(" plain"):
+        if name.endswith(PLAIN):
             continue
-        plain = f"{name} plain"
+        plain = name + PLAIN
         row = [name, milliseconds(rounds, name), ratio(rounds, name, NATURAL), ratio(rounds, name, "IBP")]
         row += [milliseconds(rounds, plain), ratio(rounds, plain, name, "×")]
         if earlier is not None:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 import click
 
 from newrelax.cli import run_command
+from plugin.allocator import keep_freed_memory
 from plugin.interrupt import Interrupted
 
 
 def invoke(command: click.Command, argv: Sequence[str] | None, program: str) -> int:
     """Runs ``command`` and returns its exit code, as newrelax.cli.run_command does.
 
-    A run that was interrupted, and saved, says so in one line: 130 for Ctrl-C, 143 for SIGTERM.
+    A run that was interrupted, and saved, says so in one line: 130 for Ctrl-C, 143 for SIGTERM. ``argv`` None: the
+    process is this command's own, and keeps the memory that its tensors give back.
     """
+    if argv is None:
+        keep_freed_memory()
     try:
         return run_command(command, argv, program)
     except Interrupted as stopped:
