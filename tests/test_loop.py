@@ -1,13 +1,15 @@
 """The loss and the training loop: what a step computes, what callbacks see, what a NaN does."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from newrelax.bounds import box, certify
 from plugin.attacks import pgd, worst_margin
@@ -20,6 +22,12 @@ from plugin.schedule import Values
 from tests.tiny_runs import tiny_state
 
 METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R", "CROWN-IBP fused"]
+
+STEPS = [
+    "natural", "PGD", "IBP", "IBP-Round:omega=0.5,F=10", "hBox", "DeepZ", "DeepZ-Switch", "CROWN", "CROWN-1-Tria-C",
+    "CROWN-Soft", "CROWN-IBP", "CROWN-IBP fused", "CROWN-IBP-R", "CROWN-IBP-RandomSlope", "hBox-Cauchy:k=3",
+    "DeepZ-Cauchy:k=3",
+]  # fmt: skip
 
 
 class Recorder(Callback):
@@ -236,39 +244,59 @@ def test_same_seed_same_weights_other_seed_others() -> None:
     assert not torch.equal(first, final(2))
 
 
-@pytest.mark.parametrize("fusion", [False, True], ids=["margins", "fused"])
+class HostReads(TorchDispatchMode):
+    """Notes the operators whose result the host has to wait for: a number, or a size that depends on the data."""
+
+    WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(t.dtype == torch.bool for t in tree_leaves(args[1]) if t is not None)
+        if name in self.WAITING or by_mask:
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_host_reads_are_seen() -> None:
+    x = torch.rand(4)
+    with HostReads() as reads:
+        x.sum().item(), bool(x.any()), x[x > 0.5], x.nonzero()
+    assert reads.found == ["_local_scalar_dense", "_local_scalar_dense", "index", "nonzero"]
+
+
+def step_of(method: str, **options: object) -> tuple[TrainState, Values]:
+    """A run with a method of STEPS, and what its step trains with."""
+    name, *fused = method.split()
+    kappa = 1.0 if name == "natural" else 0.5
+    state = tiny_state(name, eps=0.05, loss_fusion=bool(fused), kappa=(kappa, kappa), **options)
+    return state, Values(eps=0.05, kappa=kappa, beta=0.5, lr=1e-3)
+
+
 @pytest.mark.parametrize("captured", [False, True], ids=["as it is", "captured"])
-def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, captured: bool, fusion: bool) -> None:
-    # On a GPU each of these would stop the host until the device is done. The CPU's guard asks every step,
-    # so it is told to ask as rarely as a GPU's.
-    reads: list[str] = []
-    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero"):
-        original: Callable[..., object] = getattr(Tensor, name)
-
-        def counted(
-            self: Tensor, *args: object, _name: str = name, _original: Callable[..., object] = original
-        ) -> object:
-            reads.append(_name)
-            return _original(self, *args)
-
-        monkeypatch.setattr(Tensor, name, counted)
-    state = tiny_state("CROWN-IBP", eps=0.05, loss_fusion=fusion)
+@pytest.mark.parametrize("method", STEPS)
+def test_no_step_waits_for_the_device(method: str, captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The CPU's guard asks every step, so it is told to ask as rarely as a GPU's.
+    state, values = step_of(method)
     if captured:
         state.captured = CapturedSteps(20, state.device, Rerun())
-    values = Values(eps=0.05, kappa=0.5, beta=0.5, lr=1e-3)
     x, y = batch(state)
     train_step(state, x, y, values)  # what is done once may ask
     state.step = state.epoch_step = OBSERVE_EVERY
-    reads.clear()
-    train_step(state, x, y, values)
-    assert reads == []
+    for name in ("cpu", "numpy", "tolist"):  # no operators where the tensor is on the host already
+        monkeypatch.setattr(Tensor, name, lambda *_: pytest.fail("copies to the host"))
+    with HostReads() as reads:
+        train_step(state, x, y, values)
+    assert reads.found == []
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", ["natural", "IBP", "CROWN-IBP"])
+@pytest.mark.parametrize("method", STEPS)
 def test_no_step_waits_for_the_gpu(method: str) -> None:
-    state = tiny_state(method, eps=0.05, device="cuda")
-    values = Values(eps=0.05, kappa=1.0 if method == "natural" else 0.5, beta=0.5, lr=1e-3)
+    state, values = step_of(method, device="cuda")
     x, y = batch(state)
     train_step(state, x, y, values)
     torch.cuda.set_sync_debug_mode("error")
