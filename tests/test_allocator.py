@@ -15,7 +15,7 @@ from plugin.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
+    for _ in range(3):
         numpy.ones(10_000_000, numpy.float32)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
