@@ -55,7 +55,7 @@ def soft_slope(lower: Tensor, upper: Tensor, gamma: float) -> Tensor:
     return torch.sigmoid(gamma * torch.where(mostly_above, gap, -gap))
 
 
-@relaxation("CROWN", native="adaptive")
+@relaxation("CROWN", native="adaptive", chord=True)
 def crown(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     """CROWN (DeepPoly): lower x if -l <= u else 0; upper lambda*(x - l).
 
@@ -66,7 +66,7 @@ def crown(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     return (-lower <= upper).to(lower.dtype), 0.0, slope, offset
 
 
-@relaxation("CROWN-0", native="zero-lb")
+@relaxation("CROWN-0", native="zero-lb", chord=True)
 def crown_0(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     """CROWN-0: lower 0; upper lambda*(x - l).
 
@@ -77,7 +77,7 @@ def crown_0(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     return 0.0, 0.0, slope, offset
 
 
-@relaxation("CROWN-0-C", handles_stable=True)
+@relaxation("CROWN-0-C", handles_stable=True, chord=True)
 def crown_0_c(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     """CROWN-0-C: lower 0, for l >= 0 the constant l; upper lambda*(x - l).
 
@@ -88,7 +88,7 @@ def crown_0_c(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     return 0.0, lower.clamp(min=0), slope, offset
 
 
-@relaxation("CROWN-1", native="one-lb")
+@relaxation("CROWN-1", native="one-lb", chord=True)
 def crown_1(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     """CROWN-1: lower x; upper lambda*(x - l).
 
@@ -99,7 +99,7 @@ def crown_1(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     return 1.0, 0.0, slope, offset
 
 
-@relaxation("CROWN-1-C", handles_stable=True)
+@relaxation("CROWN-1-C", handles_stable=True, chord=True)
 def crown_1_c(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     """CROWN-1-C: lower x, for u <= 0 too; upper lambda*(x - l).
 
@@ -150,7 +150,7 @@ def crown_1_tria_c(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
     return 1.0, 0.0, 0.0, upper.clamp(min=0)
 
 
-@relaxation("CROWN-Soft", minimum={"gamma": 0.0})
+@relaxation("CROWN-Soft", minimum={"gamma": 0.0}, chord=True)
 def crown_soft(lower: Tensor, upper: Tensor, *, gamma: float = 1.0) -> tuple[Tensor | float, ...]:
     """CROWN-Soft: lower sigma(gamma r) x with r = l/u - u/l; upper lambda*(x - l).
 

@@ -347,6 +347,8 @@ class Graph:
             return index[node.name]
 
         visit(bounded[bounded.final_name])
+        if isinstance(steps[-1].operator, Relu):
+            raise UnsupportedGraph("ReLU, which is the last one here")
         return cls(steps, input_shape)
 
     @property

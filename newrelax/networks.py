@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from newrelax.bounds import BoundedNetwork, box
 from newrelax.errors import UserError
 from newrelax.method import Method
-from newrelax.properties import is_parallel
 
 INPUT_SHAPE = (1, 6, 6)
 CLASSES = 4
@@ -47,7 +46,7 @@ def check_propagations(method: Method) -> tuple[Propagation, ...]:
 
 def _check(method: Method, propagation: str) -> Propagation:
     assert method.relaxation is not None
-    if propagation == "hybrid" and not is_parallel(method.relaxation):
+    if propagation == "hybrid" and not method.relaxation.parallel:
         return Propagation(
             propagation, "needs parallel lines", "lower and upper slope differ, so there is no zonotope"
         )

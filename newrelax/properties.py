@@ -41,7 +41,7 @@ def find_nonfinite(relaxation: Relaxation) -> str | None:
 
 
 def find_inconsistency(relaxation: Relaxation) -> str | None:
-    """How the lines of a neuron depend on anything but its own bounds, in words; None if they do not.
+    """How the lines are not what they are taken for, in words: a function of the neuron's own bounds, and of what kind.
 
     The same intervals are evaluated again, in another order, alone, beside others and in another
     shape. Vectorised and scalar arithmetic may round differently, by a few units.
@@ -65,6 +65,11 @@ def find_inconsistency(relaxation: Relaxation) -> str | None:
             ("depend on the other neurons", whole[:, ::16], torch.cat(singles, 1)),
             ("depend on the other neurons", whole, beside[:, :240]),
         )
+        whole_upper = whole[2] * (lower + upper) / 2 + whole[3]
+    if relaxation.chord and not torch.allclose(whole_upper, (lower.relu() + upper.relu()) / 2, rtol=1e-9, atol=1e-9):
+        return "the upper line is not the chord, which chord=True says it is"
+    if relaxation.parallel and not torch.equal(whole[0], whole[2]):
+        return "the lines have one slope for some bounds only"
     for what, expected, got in others:
         if not torch.allclose(expected, got, rtol=1e-12, atol=1e-12, equal_nan=True):
             return f"the lines {what} (by {float((expected - got).abs().max()):.3g})"
@@ -116,13 +121,6 @@ def _overshoot(lines: Lines, lower: Tensor, upper: Tensor) -> Tensor:
     top = (lines.upper_slope * ends + lines.upper_offset).amax(0)
     over = torch.maximum(lower.clamp(min=0) - bottom, top - upper.clamp(min=0))
     return over / (upper - lower)
-
-
-def is_parallel(relaxation: Relaxation) -> bool:
-    """Whether both lines always have one slope, as the hybrid zonotope needs."""
-    with torch.no_grad():
-        lines = relaxation(*pairs(torch.float64))
-    return torch.equal(lines.lower_slope, lines.upper_slope)
 
 
 def worst_excess(relaxation: Relaxation) -> tuple[float, float]:

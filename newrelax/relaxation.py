@@ -65,6 +65,9 @@ class Relaxation:
         interval: for interval relaxations: ``(lower, upper, **params) ->
             (lower', upper')``, the interval that replaces [lower, upper].
         minimum: the smallest value allowed for a parameter, by name.
+        chord: True when the upper line is the chord of ReLU over [l, u], so that
+            at the middle it gives (ReLU(l) + ReLU(u))/2, for stable neurons too:
+            "ibp+backward" then takes its reference from the interval pass.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Relaxation:
     propagation: str = "backward"
     interval: Callable[..., tuple[Tensor, Tensor]] | None = None
     minimum: Mapping[str, float] = field(default_factory=dict, hash=False)
+    chord: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -100,18 +104,10 @@ class Relaxation:
         of back-substitution."""
         one = torch.ones(1)
         values = self.function(-one, one, **self.params)
-        return len(values) == 4 and (
-            values[0] is values[2] or (isinstance(values[0], (int, float)) and values[0] == values[2])
-        )
-
-    @property
-    def chord(self) -> bool:
-        """Whether the upper line is the chord: at the middle of [l, u] it gives
-        (ReLU(l) + ReLU(u))/2, for stable neurons too."""
-        lower, upper = torch.tensor([[-1.0, -3.0, -0.2, 0.5, -2.0], [1.0, 0.5, 2.0, 1.5, -0.5]])
-        lines = self(lower, upper)
-        middle = lines.upper_slope * (lower + upper) / 2 + lines.upper_offset
-        return bool(torch.allclose(middle, (lower.relu() + upper.relu()) / 2))
+        if len(values) != 4:
+            return False
+        lower, upper = values[0], values[2]
+        return lower is upper or (not isinstance(lower, Tensor) and not isinstance(upper, Tensor) and lower == upper)
 
     @property
     def widen(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
@@ -194,6 +190,7 @@ def relaxation(
     propagation: str = "backward",
     interval: Callable[..., tuple[Tensor, Tensor]] | None = None,
     minimum: Mapping[str, float] | None = None,
+    chord: bool = False,
 ) -> Callable[[Callable[..., tuple[Tensor | float, ...]]], Relaxation]:
     """Turn a function of two bounds into a `Relaxation`.
 
@@ -216,6 +213,7 @@ def relaxation(
             propagation=propagation,
             interval=interval,
             minimum=dict(minimum or {}),
+            chord=chord,
         )
 
     return wrap
@@ -267,7 +265,12 @@ def format_label(name: str, params: Mapping[str, float]) -> str:
     """``NAME:key=value,key=value``, the numbers as short as they go."""
     if not params:
         return name
-    return name + ":" + ",".join(f"{key}={value:g}" for key, value in params.items())
+    return name + ":" + ",".join(f"{key}={_shortest(value)}" for key, value in params.items())
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _describe(value: object) -> str:

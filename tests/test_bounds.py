@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from newrelax import lirpa
 from newrelax.bounds import BoundedNetwork, box, certify, worst_logits
 from newrelax.errors import UserError
+from newrelax.method import Method
+from newrelax.properties import find_inconsistency
 from newrelax.registry import Registry
+from newrelax.relaxation import relaxation
 from plugin import models
 
 from .nets import NETS, batch, make
@@ -241,3 +246,32 @@ def test_authors_bounds(name, expected_bounds, reference_model, mnist):
         assert ((found - expected).abs() / scale)[keep].max() < 1e-3, key
         checked += 1
     assert checked == 5
+
+
+@relaxation("Blunt")
+def blunt(lower, upper):
+    """A sound upper line that is the chord for narrow intervals only."""
+    slope = upper / (upper - lower)
+    wide = upper - lower > 0.5
+    return 0.0, 0.0, torch.where(wide, 0.0, slope), torch.where(wide, upper, -lower * slope)
+
+
+def test_no_upper_line_is_taken_for_a_chord_that_does_not_say_so():
+    x, y = batch()
+    method = Method("Blunt-IBP", propagation="ibp+backward", relaxation=blunt)
+    margins = [BoundedNetwork(make("odd strides"), (3, 8, 8), method, plain=plain).bounds(*box(x, EPS), y).margins for plain in (False, True)]
+    torch.testing.assert_close(*margins, rtol=1e-9, atol=1e-9)
+
+
+def test_who_says_chord_gives_chords():
+    said = {name for name, method in REGISTRY.items() if method.relaxation is not None and method.relaxation.chord}
+    assert said == {name for name in BOUNDING if name.startswith("CROWN") and "Tria" not in name}
+    assert all(find_inconsistency(REGISTRY[name].relaxation) is None for name in said)
+    assert "not the chord" in find_inconsistency(replace(blunt, chord=True))
+
+
+@pytest.mark.parametrize("name", ["IBP", "CROWN-IBP", "CROWN", "DeepZ"])
+def test_a_network_may_end_with_relu(name):
+    x, y = batch()
+    margins = certify(nn.Sequential(make("odd strides"), nn.ReLU()), x, y, EPS, name)
+    assert margins.isfinite().all()

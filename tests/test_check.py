@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from newrelax import Registry, Relaxation, UserError
+from newrelax import Registry, Relaxation, UserError, relaxation
 from newrelax.check import Report, check, format_report, main
 from newrelax.crown import chord
 from newrelax.jumps import find_jumps
 from newrelax.networks import check_propagations
-from newrelax.properties import find_inconsistency, find_nonfinite, is_parallel, measure_tightness
+from newrelax.properties import find_inconsistency, find_nonfinite, measure_tightness
 from newrelax.soundness import find_counterexample, is_sound
 
 ROOT = Path(__file__).parents[1]
@@ -238,8 +238,10 @@ def test_tightness_against_known_areas() -> None:
 
 
 def test_parallel_lines_are_recognised() -> None:
-    parallel = {label for label, value in LINES.items() if is_parallel(value)}
+    parallel = {label for label, value in LINES.items() if value.parallel}
     assert {label for label in LINES if label.startswith(("DeepZ", "IBP"))} == parallel
+    sometimes = relaxation("Sometimes")(lambda lower, upper: (0.0, 0.0, torch.where(upper > 0.5, 0.0, 1.0), upper - lower))
+    assert not sometimes.parallel, "a number and a tensor that equals it in one place"
 
 
 @pytest.fixture(scope="module")
