@@ -74,7 +74,7 @@ def draw_heatmap(rows: Sequence[Row], vertical: str, horizontal: str, title: str
     """Certified accuracy (%) of each cell over two axes of the grid; missing ones are left blank."""
     down = list(dict.fromkeys(row.cell[vertical] for row in rows))
     across = list(dict.fromkeys(row.cell[horizontal] for row in rows))
-    values = {(row.cell[vertical], row.cell[horizontal]): row.worst.mean for row in rows if row.worst}
+    values = {(row.cell[vertical], row.cell[horizontal]): row.certified.mean for row in rows if row.certified}
     if not values:
         return None
     canvas = Canvas(figsize=(1.6 + 0.9 * len(across), 1.6 + 0.5 * len(down)), layout="constrained")

@@ -15,8 +15,7 @@ from newrelax.errors import UserError
 Scalar = str | int | float | bool
 Cell = Mapping[str, Scalar]
 
-# Trainer options a table may set: name in the file -> type.  `--seed`, `--scale`, `--limit-train`, `--out` and
-# `--resume` are missing because the runner itself decides on them.
+# Trainer options a table may set: name in the file -> type.  Those on which the runner decides are missing.
 OPTIONS: Mapping[str, type] = {
     "method": str,
     "dataset": str,
@@ -29,6 +28,7 @@ OPTIONS: Mapping[str, type] = {
     "ramp": float,
     "kappa": str,
     "beta": str,
+    "loss-fusion": bool,
     "batch-size": int,
     "accumulate": int,
     "optimizer": str,
@@ -46,7 +46,14 @@ OPTIONS: Mapping[str, type] = {
     "weights": str,
     "plugin": str,
     "allow-unsound": bool,
+    "capture": bool,
+    "analyze": bool,
+    "analyze-every": int,
+    "analyze-budget": float,
+    "checkpoint-every": str,
 }
+
+_NO_OFF_SWITCH = ("allow-unsound",)
 
 # The axes that name a run's folder first, without their key: what a reader looks for.
 _LEADING_AXES = ("dataset", "model", "method")
@@ -136,7 +143,8 @@ class Run:
             if name == "epochs":  # the trainer shortens its own recipe, not what it is told
                 value = max(1, round(int(value) * self.scale))
             if isinstance(value, bool):
-                arguments += [f"--{name}"] if value else []
+                off = [] if name in _NO_OFF_SWITCH else [f"--no-{name}"]
+                arguments += [f"--{name}"] if value else off
             else:
                 arguments += [f"--{name}", _text(value)]
         arguments += ["--seed", str(self.seed)]

@@ -8,12 +8,12 @@ The same results give the same report, to the byte; what the runs took is in a f
 import csv
 import io
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from newrelax.cli import run_command
 from newrelax.errors import UserError
 
 from experiments.document import Block, Bullets, Cell, Grid, Heading, Paragraph, Picture, to_html, to_markdown
@@ -279,7 +279,7 @@ def _joined(values: Sequence[int]) -> str:
 @click.option("--limit-train", type=int, help="Runs with this many training images only.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Runs with these changes, as in experiments.run.")
 @click.option("--debug", is_flag=True, help="Show a traceback for errors.")
-def main(
+def command(
     table: str,
     out: Path,
     to: Path | None,
@@ -289,30 +289,33 @@ def main(
     limit_train: int | None,
     changes: tuple[str, ...],
     debug: bool,
-) -> None:
+) -> int:
     """Report TABLE (table1 … table4, or a .toml file of your own) from its runs under OUT."""
 
     def variant(found: Variant) -> bool:
         return scale in (None, found.scale) and limit_train in (None, found.limit_train)
 
+    del debug  # read where errors become exit codes
+    loaded = change(load_table(table), changes)
+    rows = collect_rows(loaded, out, seeds=seeds, only=parse_only(only, loaded) if only else None, variant=variant)
+    properties, certified = collect_properties(loaded, out), rows
+    if loaded.layout.properties:
+        properties = {**collect_properties(load_table(loaded.layout.properties), out), **properties}
+    if loaded.layout.certified:
+        certified = collect_rows(change(load_table(loaded.layout.certified), changes), out, variant=variant)
+    folder = to or out / loaded.name / "report"
     try:
-        loaded = change(load_table(table), changes)
-        rows = collect_rows(loaded, out, seeds=seeds, only=parse_only(only, loaded) if only else None, variant=variant)
-        properties, certified = collect_properties(loaded, out), rows
-        if loaded.layout.properties:
-            properties = {**collect_properties(load_table(loaded.layout.properties), out), **properties}
-        if loaded.layout.certified:
-            certified = collect_rows(change(load_table(loaded.layout.certified), changes), out, variant=variant)
-        folder = to or out / loaded.name / "report"
         write_report(folder, loaded, build_report(loaded, rows, properties, certified), rows, timings(loaded, out))
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    except OSError as error:
+        raise UserError(f"--to: cannot write to {folder}: {error.strerror}") from error
     finished = sum(len(row.seeds) for row in rows)
     click.echo(f"{folder}/report.html: {finished} of {finished + sum(len(row.missing) for row in rows)} runs")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(command, argv, "python -m experiments.report")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from newrelax.cli import run_command
 from newrelax.errors import UserError
 
 from experiments.engines import Engine, LocalEngine
@@ -30,7 +30,6 @@ from experiments.table_file import change, load_table
 from experiments.worker import Job, Outcome, State
 
 EXIT_FAILED = 1
-EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -154,23 +153,22 @@ def summarize(outcomes: Mapping[str, Outcome], echo: Callable[[str], None]) -> i
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets.")
 @click.option("--device", help="Passed on to the trainer.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where the runs are carried out.")
-@click.option("--jobs", type=int, help="Runs at a time on this machine; by default what its cores or GPUs hold.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time on this machine; by default what its cores or GPUs hold.")
 @click.option("--cpus", type=click.IntRange(1), default=1, help="Cores, and threads, per run.")
-@click.option("--gpus", type=click.FloatRange(0), default=0.0, help="GPUs per run; 0.25 puts four runs on one.")
+@click.option("--gpus", type=click.FloatRange(0), help="GPUs per run; 0.25 puts four on one. Default 1 where there are GPUs.")
 @click.option("--retries", type=click.IntRange(0), default=3, help="More attempts after a cause that may pass.")
 @click.option("--address", help="Ray: address of the cluster; by default a local one is started.")
 @click.option("--gather", is_flag=True, help="Ray: the nodes do not share --out; bring results back through Ray.")
 @click.option("--dry-run", is_flag=True, help="Print the runs and stop.")
 @click.option("--debug", is_flag=True, help="Show a traceback for errors.")
-def main(debug: bool, **options: object) -> None:
+def command(debug: bool, **options: object) -> int:
     """Run TABLE (table1 … table4, or a .toml file of your own)."""
-    try:
-        sys.exit(run_table(**options))
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_USER_ERROR)
+    del debug  # read where errors become exit codes
+    return run_table(**options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(command, argv, "python -m experiments.run")
 
 
 def run_table(
@@ -187,7 +185,7 @@ def run_table(
     engine: str = "local",
     jobs: int | None = None,
     cpus: int = 1,
-    gpus: float = 0.0,
+    gpus: float | None = None,
     retries: int = 3,
     address: str | None = None,
     gather: bool = False,
@@ -212,12 +210,14 @@ def run_table(
     if engine == "ray":
         from experiments.ray_engine import RayEngine  # an optional extra: only those who ask for it need it
 
-        chosen: Engine = RayEngine(cpus=cpus, gpus=gpus, retries=retries, address=address, gather=gather)
+        chosen: Engine = RayEngine(cpus=cpus, gpus=gpus or 0.0, retries=retries, address=address, gather=gather)
     else:
+        if gpus is None:
+            gpus = 1.0 if device != "cpu" and _gpu_names() else 0.0
         chosen = LocalEngine(local_slots(jobs, cpus, gpus), retries=retries, pause=pause)
     outcomes = run_jobs(planned, chosen)
     return summarize(outcomes, click.echo)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -117,7 +117,9 @@ def change(table: Table, settings: Sequence[str]) -> Table:
             raise UserError(f"--set {name}: {table.name} runs over its values; choose among them with --only {name}=…")
         _known_keys({name: value}, OPTIONS, "--set")
         changes[name] = value if OPTIONS[name] is str else _typed(_read_scalar(value), OPTIONS[name], f"--set {name}")
-    return replace(table, changes=changes)
+    changed = replace(table, changes=changes)
+    _check_templates(changed, "--set")
+    return changed
 
 
 def _read_scalar(text: str) -> Scalar:
@@ -186,9 +188,12 @@ def _parse_layout(data: Any, axes: set[str], place: str) -> Layout:
 
 def _check_templates(table: Table, place: str) -> None:
     """Every axis must change something, and every `{axis}` must be one."""
-    options = [table.options, *(override.options for override in table.overrides)]
+    options = [table.options, table.changes, *(override.options for override in table.overrides)]
     texts = [value for group in options for value in group.values() if isinstance(value, str)]
-    used = {field for text in texts for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+    try:
+        used = {field for text in texts for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+    except ValueError as error:
+        raise UserError(f"{place}: {error} in an option; {{axis}} stands for the axis's value") from error
     for grid in table.grids:
         if idle := [axis for axis in grid if axis not in OPTIONS and axis not in used]:
             raise UserError(
@@ -198,7 +203,7 @@ def _check_templates(table: Table, place: str) -> None:
     for cell in table.cells():
         try:
             table.resolve(cell)
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise UserError(f"{place}: {{…}} in an option names no axis: {error}; axes: {', '.join(cell)}") from error
 
 

@@ -2,15 +2,16 @@
 
 import os
 import random
+import re
 import signal
 import time
 
 import pytest
-from click.testing import CliRunner
 
 from experiments.run import local_slots, main
 from experiments.store import Place
 from newrelax.errors import UserError
+from tests.calls import invoke
 from tests.fake_runs import IDS, TABLE, Bench
 
 
@@ -28,17 +29,38 @@ def test_all_cells_run_once(bench, capsys):
 
 
 def test_dry_run_only_prints(bench):
-    result = CliRunner().invoke(main, [str(bench.table), "--dry-run", "--out", str(bench.out), "--only", "method=IBP"])
+    result = invoke(main, [str(bench.table), "--dry-run", "--out", str(bench.out), "--only", "method=IBP"])
     assert result.exit_code == 0
     assert "to run   FC-IBP-seed0" in result.output and "CROWN" not in result.output
     assert "-m plugin.train --dataset digits --model FC --method IBP --seed 0" in result.output
     assert list(bench.out.iterdir()) == []
 
 
-def test_a_user_error_is_one_line():
-    result = CliRunner().invoke(main, ["table2", "--only", "model=X"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "model=X"], "error: --only"),
+        (["--jobs", "x"], "error: .*--jobs"),
+        (["--jobs", "-1"], "error: .*--jobs"),
+        (["--set", "weights={x}", "--dry-run"], "error: --set: .*axes: dataset"),
+        (["--set", "weights={x", "--dry-run"], "error: --set: .*axis"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_user_error_is_one_line(options, message):
+    result = invoke(main, ["table2", *options])
     assert result.exit_code == 2
-    assert result.output.startswith("error: --only") and result.output.count("\n") == 1
+    assert re.match(message, result.output) and result.output.count("\n") == 1
+
+
+def test_an_option_can_be_switched_off():
+    result = invoke(main, ["table2", "--only", "dataset=cifar10,method=IBP", "--set", "augment=false", "--dry-run"])
+    assert "--no-augment" in result.output
+
+
+def test_a_run_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert local_slots(None, 1, 1.0) == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "5"}]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import os
 import threading
 
 import pytest
-from click.testing import CliRunner
 
 from experiments.grid import expand
 from experiments.ray_engine import RayEngine
 from experiments.run import main, make_job
 from experiments.table_file import load_table
+from tests.calls import invoke
 from tests.fake_runs import IDS, Bench
 
 try:
@@ -84,13 +84,13 @@ def test_stopping_ends_the_runs_gently(cluster, bench):
 
 @needs_ray
 def test_no_node_is_large_enough(cluster, bench, capsys):
-    result = CliRunner().invoke(main, [str(bench.table), "--engine", "ray", "--gpus", "3", "--out", str(bench.out)])
+    result = invoke(main, [str(bench.table), "--engine", "ray", "--gpus", "3", "--out", str(bench.out)])
     assert result.exit_code == 2
     assert "error: no node of the cluster has 1 CPUs and 3 GPUs for one run" in result.output
 
 
 @pytest.mark.skipif(ray is not None, reason="ray is installed")
 def test_without_ray_the_extra_is_named(bench):
-    result = CliRunner().invoke(main, [str(bench.table), "--engine", "ray", "--out", str(bench.out)])
+    result = invoke(main, [str(bench.table), "--engine", "ray", "--out", str(bench.out)])
     assert result.exit_code == 2
     assert result.output.endswith("error: --engine ray needs Ray: install the extra, `pip install 'newrelax[ray]'`\n")

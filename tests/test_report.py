@@ -5,13 +5,13 @@ import json
 import re
 
 import pytest
-from click.testing import CliRunner
 
 from experiments.grid import expand
 from experiments.report import main
 from experiments.store import ANALYSIS, METRICS, RESULT, Place, write_atomically, write_json
 from experiments.summary import Figure, collect_rows
 from experiments.table_file import change, load_table
+from tests.calls import invoke
 
 TABLE = """
 title = "A small table"
@@ -64,7 +64,7 @@ class Desk:
                 finish(Place(self.out / table.name, run.id), run, values[run.seed])
 
     def report(self, path, *options):
-        result = CliRunner().invoke(main, [path, "--out", str(self.out), "--to", str(self.folder / "report"), *options])
+        result = invoke(main, [path, "--out", str(self.out), "--to", str(self.folder / "report"), *options])
         assert result.exit_code == 0, result.output
         return {file.name: file.read_text() for file in (self.folder / "report").iterdir()}
 
@@ -242,6 +242,6 @@ def test_spread_is_the_sample_deviation():
 
 
 def test_a_user_error_is_one_line(desk):
-    result = CliRunner().invoke(main, ["table9", "--out", str(desk.out)])
+    result = invoke(main, ["table9", "--out", str(desk.out)])
     assert result.exit_code == 2
     assert result.output.startswith("error: no table 'table9'")
