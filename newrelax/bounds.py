@@ -101,7 +101,7 @@ class BoundedNetwork:
         self._memory = memory
         self._plain: PlainBounds | None = None
         self._graph: Graph | None = None
-        if method.propagation in ("none", "attack"):
+        if not method.gives_bounds:
             return
         relaxation = method.relaxation
         self._parallel = relaxation is not None and relaxation.parallel

@@ -104,6 +104,11 @@ class Method:
         """Canonical spelling with parameters, such as ``CROWN-Soft:gamma=1``."""
         return format_label(self.name, self.params)
 
+    @property
+    def gives_bounds(self) -> bool:
+        """False for natural and adversarial training."""
+        return self.propagation not in ("none", "attack")
+
     def with_params(self, **params: float) -> Method:
         """The same method with other parameter values.
 

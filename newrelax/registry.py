@@ -16,6 +16,8 @@ from newrelax.errors import UserError
 from newrelax.method import Method
 from newrelax.relaxation import Relaxation
 
+_BUILTIN_SOURCE = "newrelax (built-in)"
+
 ENTRY_POINT_GROUP = "newrelax.relaxations"
 
 
@@ -53,7 +55,7 @@ class Registry(Mapping[str, Method]):
             UserError: a file or package that cannot be loaded, has no
                 relaxation, or defines a name that exists already.
         """
-        entries = [("newrelax (built-in)", method) for method in BUILTIN]
+        entries = [(_BUILTIN_SOURCE, method) for method in BUILTIN]
         for point in entry_points(group=ENTRY_POINT_GROUP):
             source = f"entry point {point.name!r} ({point.value})"
             try:
@@ -90,6 +92,10 @@ class Registry(Mapping[str, Method]):
             UserError: an unknown name.
         """
         return self._sources[self.get_method(name).name]
+
+    def is_builtin(self, name: str) -> bool:
+        """Whether the method of that name is this package's own. Raises UserError for an unknown one."""
+        return self.source(name) == _BUILTIN_SOURCE
 
     def __getitem__(self, name: str) -> Method:
         return self._methods[name]

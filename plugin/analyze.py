@@ -34,7 +34,6 @@ from plugin.run import check_device, load_registry
 PAPER_METHODS = "IBP,hBox,CROWN,DeepZ,CROWN-IBP-R"
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-NO_BOUNDS = ("none", "attack")
 FORMAT = 1
 """Of the files with partial results; raised when an older file must not be taken up."""
 
@@ -92,7 +91,10 @@ def command(
     )
     chosen = [_checked(method, registry) for method in select(registry, methods)]
     folder = out or (run / "analysis" if run is not None else Path("analysis") / f"{subject.name}-{subject.dataset.name}-{Path(subject.weights).stem}")
-    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: cannot make {folder / 'parts'}: {error.strerror}") from error
     records, failed = _measure_all(subject, chosen, protocol, registry, folder, tolerant=methods.strip() == "all")
     text = _write(folder, subject, protocol, records, failed)
     click.echo(text)
@@ -102,7 +104,7 @@ def command(
 def select(registry: Registry, names: str) -> list[Method]:
     """The methods of a list with commas, or every method that gives bounds for "all"."""
     if names.strip() == "all":
-        return [m for m in registry.values() if m.propagation not in NO_BOUNDS]
+        return [m for m in registry.values() if m.gives_bounds]
     # A comma also separates a method's parameters: NAME:a=1,b=2. What has no name of its own belongs to the one before.
     specs: list[str] = []
     for part in (p.strip() for p in names.split(",")):
@@ -112,7 +114,7 @@ def select(registry: Registry, names: str) -> list[Method]:
             specs.append(part)
     chosen = [registry.get_method(spec) for spec in specs]
     for method in chosen:
-        if method.propagation in NO_BOUNDS:
+        if not method.gives_bounds:
             raise UserError(f"{method.label} gives no bounds to analyse; it is certified with {method.certify_with}")
     if not chosen:
         raise UserError('--methods: expected names with commas between them, or "all", got nothing')
@@ -191,9 +193,9 @@ def _measure_all(
                     limit = start + costs[part]
                     try:
                         record[part] = measure(part, subject.model, method, images, labels, protocol, lambda n: bar.update(min(n, limit - bar.n)))
-                    except UserError as problem:
+                    except (UserError, ValueError) as problem:  # ValueError: bounds that are not finite
                         if not tolerant:
-                            raise
+                            raise UserError(str(problem)) from problem
                         failed.append(f"{method.label}: {problem}")
                         break
                     write_json(file, record)

@@ -8,13 +8,17 @@ import click
 
 from newrelax.cli import run_command
 from plugin.allocator import keep_freed_memory
+from plugin.evaluation import UnsoundBounds
 from plugin.interrupt import Interrupted
+
+UNSOUND = 1  # exit code
 
 
 def invoke(command: click.Command, argv: Sequence[str] | None, program: str) -> int:
     """Runs ``command`` and returns its exit code, as newrelax.cli.run_command does.
 
-    A run that was interrupted, and saved, says so in one line: 130 for Ctrl-C, 143 for SIGTERM. ``argv`` None: the
+    A run that was interrupted, and saved, says so in one line: 130 for Ctrl-C, 143 for SIGTERM; and bounds that an attack
+    broke do: 1. ``argv`` None: the
     process is this command's own, and keeps the memory that its tensors give back.
     """
     if argv is None:
@@ -24,3 +28,6 @@ def invoke(command: click.Command, argv: Sequence[str] | None, program: str) -> 
     except Interrupted as stopped:
         click.echo(str(stopped), err=True)
         return stopped.exit_code
+    except UnsoundBounds as problem:
+        click.echo(f"UNSOUND: {problem}", err=True)
+        return UNSOUND

@@ -107,14 +107,14 @@ class Config:
         for name in ("lr", "analyze_budget"):
             _check(0 < getattr(self, name) < float("inf"), name, "above 0", getattr(self, name))
         _check(0 < self.lr_decay <= 1, "lr_decay", "in (0, 1]", self.lr_decay)
-        _check(all(m >= 0 for m in self.milestones), "milestones", "at least 0", self.milestones)
+        _check(all(0 <= m < float("inf") for m in self.milestones), "milestones", "at least 0", self.milestones)
         for name in ("kappa", "beta"):
             pair = getattr(self, name)
             if pair is not None:
                 _check(all(0 <= end <= 1 for end in pair), name, "two numbers in [0, 1]", pair)
         for name in ("clip_grad", "halve_every", "scale", "limit_train", "limit_test", "bound_memory"):
             value = getattr(self, name)
-            _check(value is None or value > 0, name, "above 0", value)
+            _check(value is None or 0 < value < float("inf"), name, "above 0", value)
         _check(0 <= self.seed < 2**63, "seed", "in [0, 2^63)", self.seed)
         _check(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}", self.optimizer)
         _check(self.dataset in data.NAMES, "dataset", f"one of {', '.join(data.NAMES)}", self.dataset)
@@ -235,7 +235,7 @@ def _check_analysis(given: Mapping[str, object], values: Mapping[str, object], m
         for name in ("analyze_every", "analyze_budget"):
             if name in given:
                 raise UserError(f"--{name.replace('_', '-')} is a setting of --analyze: give that, too")
-    elif method.propagation in ("none", "attack") or tuple(typing.cast(typing.Any, values["kappa"])) == (1.0, 1.0):
+    elif not method.gives_bounds or tuple(typing.cast(typing.Any, values["kappa"])) == (1.0, 1.0):
         raise UserError(
             f"--analyze measures the certified loss in training: {method.name} has none here; "
             "analyze the trained network with python -m plugin.analyze"

@@ -2,7 +2,8 @@
 
 Every process draws the same global batches and takes its own part of each; gradients of the certified loss, the
 measured sums and the wish to stop are added up over the processes, so that all of them take the same step as a single
-process would, to rounding.  Only rank 0 writes files.
+process would, to rounding.  Two things are a process's own: batch norm normalises by the statistics of its part, and
+methods that draw (attacks, random slopes) draw for it.  Only rank 0 writes files.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Evaluation:
 
 def outside_counterexample(method: Method, registry: Registry) -> Counterexample | None:
     """Where a relaxation from outside does not bound ReLU; None for built-in ones and for methods that only estimate."""
-    if method.relaxation is None or not method.sound or "built-in" in registry.source(method.name):
+    if method.relaxation is None or not method.sound or registry.is_builtin(method.name):
         return None
     return find_counterexample(method.relaxation)
 
@@ -126,7 +126,7 @@ def evaluate(
     The random streams are those of `seed`, and the model's mode, gradients and everybody's streams are left alone.
     Raises UserError for a method without bounds, and UnsoundBounds where the attack breaks a certified image.
     """
-    if method.propagation in ("none", "attack"):
+    if not method.gives_bounds:
         raise UserError(f"{method.label} gives no bounds: certify with {method.certify_with or 'another method'}")
     if len(y) == 0:
         raise UserError("expected at least one image to evaluate, got none")

@@ -138,7 +138,7 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, fused=True)
-    # capturable on every GPU, so that a run may be resumed with and without --capture
+    # capturable on every GPU, so that the update is the same with and without --capture
     capturable = any(parameter.is_cuda for parameter in parameters)
     return torch.optim.Adam(parameters, lr=config.lr, fused=True, capturable=capturable)
 

@@ -49,12 +49,11 @@ def certified_loss(margins: Tensor, y: Tensor, reduction: str = "mean") -> Tenso
     return F.cross_entropy(worst_logits(margins, y), y, reduction=reduction)
 
 
-def l1_norm(model: nn.Module) -> Tensor:
-    """Σ|w| over the weights (not the biases) of the linear and convolutional layers; a scalar."""
-    weights = [m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
-    if not weights:
-        return torch.zeros(())
-    return torch.stack([weight.abs().sum() for weight in weights]).sum()
+def l1_norm(model: nn.Module) -> Tensor | None:
+    """Σ|w| over the trained weights (not the biases) of the linear and convolutional layers; None without any."""
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    weights = [layer.weight for layer in layers if layer.weight.requires_grad]
+    return torch.stack([weight.abs().sum() for weight in weights]).sum() if weights else None
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,9 @@ class Objective:
         return Terms(loss, natural, worst, crossing)
 
     def penalty(self) -> Tensor | None:
-        """λ₁·Σ|weights|, or None when λ₁ is 0."""
-        return self.l1 * l1_norm(self.net.model) if self.l1 > 0 else None
+        """λ₁·Σ|weights|, or None when λ₁ is 0 or there are no weights."""
+        norm = l1_norm(self.net.model) if self.l1 > 0 else None
+        return None if norm is None else self.l1 * norm
 
     def _worst(self, x: Tensor, y: Tensor, values: Values, observe: bool) -> tuple[Measured, Tensor | None]:
         if self.method.propagation == "attack":

@@ -10,7 +10,7 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from newrelax.registry import Registry
-from plugin.evaluation import Evaluation, certifying_method, evaluate
+from plugin.evaluation import Evaluation, certifying_method, evaluate, outside_counterexample
 from plugin.loop import TrainState
 from plugin.records import device_name, versions
 
@@ -24,7 +24,8 @@ def conclude(state: TrainState, registry: Registry, sound: bool) -> dict[str, ob
     config, dataset = state.config, state.dataset
     method = registry.get_method(config.method)
     certifier = certifying_method(method, registry)
-    if not sound and certifier.relaxation == method.relaxation:
+    unsound = not sound and certifier.relaxation == method.relaxation
+    if unsound or outside_counterexample(certifier, registry) is not None:
         certifier = replace(certifier, sound=False)
     x, y = dataset.test_x[: config.limit_test], dataset.test_y[: config.limit_test]
     started = time.perf_counter()

@@ -144,7 +144,7 @@ def find_recipe(dataset: str, model: str, method: Method) -> Recipe:
     without certified loss keep their family's lengths: natural training keeps κ at 1, adversarial
     training at 0.
     """
-    family = method.recipe if method.recipe in _MNIST["CONV"] else "IBP"
+    family = method.recipe
     if dataset == "digits":
         recipe = _DIGITS
     elif dataset == "svhn":

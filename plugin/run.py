@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from newrelax.bounds import BoundedNetwork
 from newrelax.errors import UserError
 from newrelax.method import Method
 from newrelax.registry import Registry
@@ -22,16 +22,13 @@ from plugin.callbacks.tensorboard import TensorBoard
 from plugin.config import Config, PluginFile
 from plugin.data import load
 from plugin.distributed import process_device
+from plugin.evaluation import certifying_method
 from plugin.interrupt import Interrupted, StopRequest
 from plugin.loop import TrainState, train
 from plugin.models import build, load_weights
 from plugin.outcome import conclude
 from plugin.records import RunFolder
 from plugin.world import World
-
-# Callbacks of a run that is about to start, beyond the ones every run has.
-CallbackFactory = Callable[[TrainState, RunFolder], Sequence[Callback]]
-
 
 def load_registry(config: Config) -> Registry:
     """The registry that a run's config needs. Raises UserError when a plugin file has changed."""
@@ -99,12 +96,15 @@ def prepare(config: Config, registry: Registry, world: World | None = None, *, i
     sound = check_soundness(method, config.allow_unsound)
     if not sound:
         method = replace(method, sound=False)
-    if config.beta is not None:
-        method = replace(method, beta=config.beta)
+    certifier = certifying_method(method, registry)
+    if not certifier.gives_bounds:
+        raise UserError(f"{method.label}: expected a method that bounds, or certify_with naming one, got {certifier.label}")
     dataset = load(config.dataset, config.data_dir, device, limit_train=config.limit_train, seed=config.seed)
     model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
     if config.weights is not None and initial:
         load_weights(model, config.weights)
+    if not method.gives_bounds:  # others trace the model at their start; these only when they certify
+        BoundedNetwork(model, dataset.input_shape, certifier)
     return Prepared(TrainState.create(config, method, model.to(device), dataset, world), registry, sound)
 
 
@@ -122,7 +122,6 @@ def run(
     *,
     resume: bool = False,
     stop: StopRequest | None = None,
-    extra_callbacks: CallbackFactory | None = None,
 ) -> dict[str, object]:
     """Trains, evaluates on the whole test set and writes the result, which it returns.
 
@@ -133,8 +132,6 @@ def run(
         checkpoint.restore(folder.checkpoint, state)
     board = TensorBoard(folder.path)
     callbacks: list[Callback] = [Metrics(folder), board, Progress()]
-    if extra_callbacks is not None:
-        callbacks += extra_callbacks(state, folder)
     callbacks.append(Checkpoints(folder.checkpoint, state.config.checkpoint_interval()))
     if state.config.analyze:
         from plugin.callbacks.analysis import Analysis  # brings matplotlib, which other runs need not wait for

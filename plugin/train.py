@@ -217,8 +217,7 @@ def list_methods(registry: Registry) -> str:
     width = max(len(method.label) for method in registry.values())
     lines = []
     for name, method in registry.items():
-        source = registry.source(name)
-        origin = "" if "built-in" in source else f"  [{source}]"
+        origin = "" if registry.is_builtin(name) else f"  [{registry.source(name)}]"
         lines.append(f"{method.label:<{width}}  {method.summary}{origin}")
     return "\n".join(lines)
 

@@ -70,6 +70,8 @@ def test_json_round_trip(tmp_path: Path) -> None:
         pytest.param({"batch_size": 0}, "batch-size: expected at least 1", id="batch size"),
         pytest.param({"lr": 0}, "lr: expected above 0", id="lr"),
         pytest.param({"lr": float("inf")}, "lr: expected above 0", id="lr infinite"),
+        pytest.param({"milestones": (1, float("inf"))}, "milestones: expected at least 0", id="milestones"),
+        pytest.param({"halve_every": float("inf")}, "halve-every: expected above 0", id="halve every"),
         pytest.param({"kappa": (1, 2)}, r"kappa: expected two numbers in \[0, 1\]", id="kappa"),
         pytest.param({"kappa": (1, 0.5, 0)}, "kappa: expected", id="kappa of three"),
         pytest.param({"warmup": -1}, "warmup: expected at least 0", id="warmup"),

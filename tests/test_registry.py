@@ -234,3 +234,17 @@ def test_an_installed_package_joins_by_entry_point(tmp_path: Path) -> None:
     assert done.stdout.strip() == (
         "Half:slope=0.75 | entry point 'half' (someones_relaxations) | True"
     )
+
+
+def test_a_plugin_s_path_makes_it_no_builtin(tmp_path: Path) -> None:
+    folder = tmp_path / "newrelax (built-in)"
+    folder.mkdir()
+    (folder / "half.py").write_text(PLUGIN)
+    registry = Registry.load([folder / "half.py"])
+    assert not registry.is_builtin("Half") and registry.is_builtin("CROWN")
+
+
+@pytest.mark.parametrize("gamma", [1.23456789, 0.9999999, 1e-7, 10.0])
+def test_a_label_names_the_exact_parameter(registry: Registry, gamma: float) -> None:
+    method = registry.get_method(f"CROWN-Soft:gamma={gamma!r}")
+    assert registry.get_method(method.label) == method

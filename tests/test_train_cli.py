@@ -388,3 +388,24 @@ def test_unsound_relaxations_need_a_word(tmp_path: Path, capsys: pytest.CaptureF
     result = result_of(tmp_path / "run")
     assert (result["allow_unsound"], result["sound"], result["certified_accuracy"]) == (True, False, None)
     assert result["estimated_accuracy"] is not None
+
+
+@pytest.mark.parametrize(
+    ("certify_with", "message"), [("Nope", "unknown method 'Nope'"), ("natural", "expected a method that bounds")]
+)
+def test_what_cannot_certify_is_refused_before_training(
+    certify_with: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin_file = tmp_path / "mine.py"
+    plugin_file.write_text(f"from newrelax import Method\nm = Method('Mine', propagation='none', certify_with='{certify_with}')")
+    train_cli(tmp_path / "run", "--method", "Mine", "--plugin", str(plugin_file), code=2)
+    assert message in capsys.readouterr().err and not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_an_unsound_relaxation_certifies_nothing_for_others_either(tmp_path: Path) -> None:
+    plugin_file = tmp_path / "mine.py"
+    other = "\nfrom newrelax import Method\nnaturally = Method('Naturally', propagation='none', certify_with='Mine')"
+    plugin_file.write_text(UNSOUND_PLUGIN + other)
+    train_cli(tmp_path / "run", "--method", "Naturally", "--plugin", str(plugin_file))
+    result = result_of(tmp_path / "run")
+    assert (result["sound"], result["certified_accuracy"]) == (False, None)
