@@ -30,6 +30,7 @@ from plugin.outcome import conclude
 from plugin.records import RunFolder
 from plugin.world import World
 
+
 def load_registry(config: Config) -> Registry:
     """The registry that a run's config needs. Raises UserError when a plugin file has changed."""
     for plugin in config.plugins:
