@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import torch
+from click.core import ParameterSource
 
 from experiments.bench_gpu import gpu
 from experiments.bench_size import size
@@ -146,6 +147,9 @@ def command(
 ) -> int:  # fmt: skip
     """Time a training step with each method, and with auto_LiRPA alone."""
     if context.invoked_subcommand is not None:
+        given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise UserError(f"{context.invoked_subcommand}: options come after it, got --{given[0].replace('_', '-')} before")
         return 0
     target = check_device(device)
     if threads is not None:

@@ -47,7 +47,7 @@ class Network:
     @classmethod
     def parse(cls, text: str) -> Network:
         """Reads NAME:EPS or NAME:EPS=FILE. Raises UserError for anything else."""
-        match = re.fullmatch(r"([^:=]+):([0-9.]+)(?:=(.+))?", text)
+        match = re.fullmatch(r"([^:=]+):([0-9]*\.?[0-9]+)(?:=(.+))?", text)
         if match is None:
             raise UserError(f"--network: expected NAME:EPS or NAME:EPS=FILE, got {text!r}")
         return cls(match[1], float(match[2]), match[3])
@@ -55,7 +55,7 @@ class Network:
     def build(self, architecture: str, dataset: Dataset, seed: int) -> nn.Module:
         model = models.build(architecture, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=seed)
         if self.weights is not None:
-            models.load_weights(model, Path(self.weights.format(seed=seed)))
+            models.load_weights(model, Path(self.weights.replace("{seed}", str(seed))))
         return model.eval()
 
 
@@ -156,6 +156,30 @@ def _range(values: Sequence[float], form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+class Seeds(click.ParamType):
+    """Seeds with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(seed) for seed in value.split(","))
+        except ValueError:
+            self.fail(f"expected whole numbers with commas between them, got {value!r}", param, ctx)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What an earlier call wrote; nothing where there is no such file. Raises UserError for another one."""
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no calibration ({error}): choose another --out, or remove it") from error
+
+
 @click.command(context_settings={"max_content_width": 120})
 @click.option(
     "--network", "networks", multiple=True, required=True, help="NAME:EPS, untrained, or NAME:EPS=FILE; {seed} in FILE."
@@ -163,18 +187,18 @@ def _range(values: Sequence[float], form: str) -> str:
 @click.option("--dataset", default="digits", show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--model", default="CONV", show_default=True)
-@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--seeds", type=Seeds(), default="0,1,2", show_default=True)
 @click.option("--probe", type=click.IntRange(min=1), default=2, show_default=True, help="Images, per seed.")
 @click.option("--budget", type=click.IntRange(min=240), default=640, show_default=True, help="For continuity.")
 @click.option("--single-weights", type=click.IntRange(min=1), default=3, show_default=True, help="Per layer.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("experiments/results/calibration"), help="No suffix.")
-@click.option("--debug", is_flag=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/calibration"), help="No suffix.")
+@click.option("--debug", is_flag=True, help="Show tracebacks of user errors.")
 def command(
     networks: tuple[str, ...],
     dataset: str,
     data_dir: Path,
     model: str,
-    seeds: str,
+    seeds: tuple[int, ...],
     probe: int,
     budget: int,
     single_weights: int,
@@ -184,19 +208,18 @@ def command(
     """Hold the blind verdicts on networks against the paper's table; writes OUT.json and OUT.md."""
     del debug
     chosen = [Network.parse(text) for text in networks]
-    numbers = [int(s) for s in seeds.split(",")]
     source = load(dataset, data_dir, torch.device("cpu"))
     settings = {
-        "data set": dataset, "network": model, "weights": "; ".join(networks), "seeds": seeds, "probe images": probe,
+        "data set": dataset, "network": model, "weights": "; ".join(networks), "seeds": ",".join(map(str, seeds)), "probe images": probe,
         "evaluations for continuity": budget, "single weights per layer": single_weights,
         "machine": f"{os.cpu_count()} CPU cores", **versions(),
     }  # fmt: skip
-    held = json.loads(out.with_suffix(".json").read_text()) if out.with_suffix(".json").exists() else {}
+    held = _read(out.with_suffix(".json"))
     verdicts = [Verdict(**v) for v in held.get("verdicts", [])] if held.get("settings") == settings else []
     done = {(v.network, v.seed, v.method, v.property) for v in verdicts}
     todo = [
         (network, seed, method, name, expected)
-        for seed in numbers for network in chosen for (method, name), expected in paper_cells().items()
+        for seed in seeds for network in chosen for (method, name), expected in paper_cells().items()
         if (network.name, seed, method, name) not in done
     ]  # fmt: skip
     for network, seed, method, name, expected in tqdm(todo, unit="cell", disable=None):

@@ -210,3 +210,8 @@ def test_exponents_are_those_of_powers() -> None:
 def test_networks_are_as_deep_and_wide_as_asked() -> None:
     layers = [layer for layer in bench_size.network(16, 3) if isinstance(layer, torch.nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in layers] == [(64, 16), (16, 16), (16, 16), (16, 10)]
+
+
+def test_options_before_a_subcommand_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--threads", "1", "size"]) == 2
+    assert "size: options come after it, got --threads before" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.calibrate import PROPERTIES, paper_cells
+from experiments.calibrate import PROPERTIES, main, paper_cells
 from newrelax.registry import Registry
 from plugin.analysis.continuity import continuity
 from plugin.analysis.directions import weight_direction
@@ -15,6 +15,7 @@ from plugin.analysis.measure import Protocol, measure
 from plugin.analysis.network import CertifiedLoss
 from plugin.data import Dataset, load
 from plugin.loop import train
+from tests.calls import invoke
 from tests.tiny_runs import tiny_state
 
 REGISTRY = Registry.load()
@@ -83,3 +84,16 @@ def test_jumps_of_rounded_intervals(method: str, per_unit: int) -> None:
     assert len(found.jumps) == per_unit
     assert all(abs(jump.change) == pytest.approx(0.5) for jump in found.jumps)
     assert found.continuous is (per_unit == 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--network", "u:1.2.3"], "--network: expected NAME:EPS"),
+        (["--network", "u:0.1", "--seeds", "x"], "expected whole numbers with commas between them, got 'x'"),
+    ],
+    ids=["network", "seeds"],
+)
+def test_wrong_input_is_one_line(options: list[str], message: str) -> None:
+    called = invoke(main, options)
+    assert (called.exit_code, called.output.count("\n")) == (2, 1) and message in called.output
