@@ -35,10 +35,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_threads() -> Iterator[None]:
-    """The suite's tensors are small: more than two threads cost more than they bring."""
+def one_thread() -> Iterator[None]:
+    """The suite's tensors are small: more threads bring little, and wait for each other on a busy machine."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(before, 2))
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
