@@ -32,7 +32,7 @@ from plugin.data import Dataset, load
 from plugin.files import write_atomically, write_json
 from plugin.records import versions
 
-PROPERTIES = {"continuity": "continuous", "sensitivity": "favourable"}
+PROPERTIES = {"continuity": "continuous", "sensitivity": "insensitive"}
 """Measurement → the key of its verdict."""
 
 

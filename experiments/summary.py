@@ -227,7 +227,7 @@ def _merge_properties(method: str, measured: Sequence[Mapping[str, Any]]) -> Pro
         method,
         Figure(tightness) if tightness else None,
         _agreed((entry.get("continuity") or {}).get("continuous") for entry in measured),
-        _agreed((entry.get("sensitivity") or {}).get("favourable") for entry in measured),
+        _agreed((entry.get("sensitivity") or {}).get("insensitive") for entry in measured),
     )
 
 

@@ -228,7 +228,7 @@ def test_properties_beside_the_paper_s(desk):
     place = Place(desk.out / "properties", run.id)
     finish(place, run, 0.0)
     write_json(place.folder / ANALYSIS, {"methods": {"IBP": {
-        "tightness": {"radius": 0.75}, "continuity": {"continuous": True}, "sensitivity": {"favourable": True},
+        "tightness": {"radius": 0.75}, "continuity": {"continuous": True}, "sensitivity": {"insensitive": True},
     }}})  # fmt: skip
     files = desk.report(path)
     assert line_of(files["report.md"], "IBP") == ["IBP", "0.75", "0.73", "✓", "✓", "✓", "✓", "82.00 ± 2.83", "86.8"]

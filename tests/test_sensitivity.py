@@ -49,29 +49,29 @@ def measured(make: Callable[[int, torch.Generator], Callable[[Tensor], Tensor]],
 def test_degree_of_polynomials(degree: int) -> None:
     for seed in range(DRAWS):
         found = measured(polynomial, degree, seed, torch.float64, weights=1)
-        assert (found.order, found.favourable) == (degree, False), f"draw {seed}"
+        assert (found.order, found.insensitive) == (degree, False), f"draw {seed}"
 
 
 @pytest.mark.parametrize("pieces", [5, 10, 100])
 def test_piecewise_linear_is_order_one(pieces: int) -> None:
     for seed in range(DRAWS):
         found = measured(piecewise_linear, pieces, seed, torch.float64)
-        assert (found.order, found.curved_share, found.favourable) == (1, 0.0, True), f"draw {seed}"
+        assert (found.order, found.curved_share, found.insensitive) == (1, 0.0, True), f"draw {seed}"
 
 
 def test_quotients_have_no_low_order() -> None:
     for seed in range(DRAWS):
         found = measured(rational, 0, seed, torch.float64, weights=1)
         assert found.order >= 3, f"draw {seed}"
-        assert found.favourable is False
+        assert found.insensitive is False
         assert found.curved_share > 0.5
 
 
-@pytest.mark.parametrize("make, size, favourable", [(piecewise_linear, 10, True), (polynomial, 2, False), (polynomial, 3, False)],
+@pytest.mark.parametrize("make, size, insensitive", [(piecewise_linear, 10, True), (polynomial, 2, False), (polynomial, 3, False)],
                          ids=["piecewise linear", "quadratic", "cubic"])  # fmt: skip
-def test_float32(make: Callable, size: int, favourable: bool) -> None:
+def test_float32(make: Callable, size: int, insensitive: bool) -> None:
     for seed in range(DRAWS):
-        assert measured(make, size, seed, torch.float32, weights=3 if favourable else 1).favourable is favourable, f"draw {seed}"
+        assert measured(make, size, seed, torch.float32, weights=3 if insensitive else 1).insensitive is insensitive, f"draw {seed}"
 
 
 def test_kinds_of_single_bounds() -> None:
@@ -111,7 +111,7 @@ def test_a_short_budget_covers_every_parameter_first() -> None:
 
 def test_too_little_resolved_gives_no_verdict() -> None:
     w = torch.ones(2, 2, dtype=torch.float64)
-    assert sensitivity(w.sum, [w], [], weights_per_parameter=1).favourable is None
+    assert sensitivity(w.sum, [w], [], weights_per_parameter=1).insensitive is None
 
 
 def test_weights_are_drawn_by_their_size() -> None:

@@ -147,7 +147,7 @@ class WeightOrder:
 class Sensitivity:
     """Verdict and figures on sensitivity; see plugin.analysis.sensitivity for the protocol.
 
-    favourable: the bounds are piecewise linear in every single weight tried; None: not enough bounds resolved.
+    insensitive: the bounds are piecewise linear in every single weight tried; None: not enough bounds resolved.
     curved_share: the largest share, over parameters, of curved bounds among the resolved ones.
     order: the highest order seen in a single weight (1: piecewise linear; top of the stencil: at least that).
     slope: mean |d loss| per unit of relative weight change, by central differences over random directions.
@@ -157,7 +157,7 @@ class Sensitivity:
     layer_slopes: per parameter, |d loss| per unit of relative change of that parameter alone.
     """
 
-    favourable: bool | None
+    insensitive: bool | None
     curved_share: float
     order: int
     slope: float

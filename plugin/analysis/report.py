@@ -54,7 +54,7 @@ def row(label: str, record: Mapping[str, Any]) -> list[str]:
         cells += ["", "", ""]
     if sharp:
         cells += [
-            verdict(sharp["favourable"]), f"{100 * sharp['curved_share']:.0f} %", str(sharp["order"]),
+            verdict(sharp["insensitive"]), f"{100 * sharp['curved_share']:.0f} %", str(sharp["order"]),
             f"{sharp['relative_slope']:.2g}", _number(sharp["unpredicted"], ".2g"),
         ]  # fmt: skip
     else:

@@ -49,7 +49,7 @@ def sensitivity(
       order, curved_share: see plugin.analysis.order; random weights, equally many from each parameter of two or more
         dimensions, each against all bounds at once. A curved bound is not piecewise linear in that weight.
 
-    The verdict `favourable` holds when at most CURVED_LIMIT of the resolved bounds are curved in every parameter.
+    The verdict `insensitive` holds when at most CURVED_LIMIT of the resolved bounds are curved in every parameter.
     The parameters are restored bit for bit and random streams stay as they were.
     """
     with WeightSpace(params) as space:
@@ -64,7 +64,7 @@ def sensitivity(
         resolved = sum(w.linear + w.curved for w in orders)
         share = max(shares.values(), default=0.0)
         return Sensitivity(
-            favourable=None if resolved < RESOLVED_LIMIT and share == 0 else share <= CURVED_LIMIT,
+            insensitive=None if resolved < RESOLVED_LIMIT and share == 0 else share <= CURVED_LIMIT,
             curved_share=share,
             order=max((w.order or 1 for w in orders), default=1),
             slope=slope,

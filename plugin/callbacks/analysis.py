@@ -32,7 +32,7 @@ TRIAL_STEPS = 20
 
 _SCALARS = {
     "continuity": ("continuous", "largest_jump", "jumps_per_unit", "narrowest_change", "unexplored"),
-    "sensitivity": ("favourable", "curved_share", "order", "relative_slope", "unpredicted"),
+    "sensitivity": ("insensitive", "curved_share", "order", "relative_slope", "unpredicted"),
     "tightness": ("gap",),
 }
 """Figures of the records of plugin.analysis that become scalars "MEASUREMENT/FIGURE"; verdicts are 1 (✓) or 0 (✗)."""
