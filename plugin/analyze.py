@@ -7,7 +7,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ from plugin import checkpoint, models
 from plugin.analysis import figures
 from plugin.analysis.measure import PARTS, Protocol, cost, measure
 from plugin.analysis.report import markdown, page
-from plugin.cli import invoke
+from plugin.cli import checked, invoke
 from plugin.config import DEFAULT_EPS
 from plugin.data import NAMES, Dataset, load
-from plugin.evaluation import outside_counterexample
 from plugin.files import write_atomically, write_json
 from plugin.records import MODEL, RESULT, finished_result, read_config, read_json, versions
 from plugin.run import check_device, load_registry
@@ -89,7 +88,7 @@ def command(
     protocol = Protocol(
         eps=eps or subject.eps, probe=probe, budget=budget, single_weights=single_weights, images=limit, step=eps_step, seed=seed
     )
-    chosen = [_checked(method, registry) for method in select(registry, methods)]
+    chosen = [checked(method, registry, "is not sound") for method in select(registry, methods)]
     folder = out or (run / "analysis" if run is not None else Path("analysis") / f"{subject.name}-{subject.dataset.name}-{Path(subject.weights).stem}")
     try:
         (folder / "parts").mkdir(parents=True, exist_ok=True)
@@ -160,15 +159,6 @@ def _trained(folders: Sequence[Path]) -> dict[str, float]:
             if isinstance(accuracy, float) and result.get("sound", True):
                 found[str(result["method"])] = accuracy
     return found
-
-
-def _checked(method: Method, registry: Registry) -> Method:
-    """The method; marked as an estimate where a relaxation from outside does not bound ReLU."""
-    counterexample = outside_counterexample(method, registry)
-    if counterexample is None:
-        return method
-    click.echo(f"{method.label} is not sound: {counterexample}", err=True)
-    return replace(method, sound=False)
 
 
 def _measure_all(

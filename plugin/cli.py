@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
 from newrelax.cli import run_command
+from newrelax.method import Method
+from newrelax.registry import Registry
 from plugin.allocator import keep_freed_memory
-from plugin.evaluation import UnsoundBounds
+from plugin.evaluation import UnsoundBounds, outside_counterexample
 from plugin.interrupt import Interrupted
 
 UNSOUND = 1  # exit code
@@ -31,3 +34,12 @@ def invoke(command: click.Command, argv: Sequence[str] | None, program: str) -> 
     except UnsoundBounds as problem:
         click.echo(f"UNSOUND: {problem}", err=True)
         return UNSOUND
+
+
+def checked(method: Method, registry: Registry, verdict: str) -> Method:
+    """The method; marked as an estimate, which a line with ``verdict`` says, where its relaxation does not bound ReLU."""
+    counterexample = outside_counterexample(method, registry)
+    if counterexample is None:
+        return method
+    click.echo(f"{method.label} {verdict}: {counterexample}", err=True)
+    return replace(method, sound=False)

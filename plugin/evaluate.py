@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -17,10 +17,10 @@ from newrelax.errors import UserError
 from newrelax.method import Method
 from newrelax.registry import Registry
 from plugin import checkpoint, models
-from plugin.cli import invoke
+from plugin.cli import checked, invoke
 from plugin.config import DEFAULT_EPS, Config
 from plugin.data import NAMES, Dataset, load
-from plugin.evaluation import ESTIMATE, Evaluation, certifying_method, evaluate, outside_counterexample
+from plugin.evaluation import ESTIMATE, Evaluation, certifying_method, evaluate
 from plugin.files import write_atomically
 from plugin.records import CONFIG, MODEL, device_name, read_config, versions
 from plugin.run import check_device, load_registry
@@ -199,20 +199,12 @@ def _subject(
     method_name: str | None,
     registry: Registry,
 ) -> Subject:
-    method = _checked(certifying_method(registry.get_method(method_name or DEFAULT_METHOD), registry), registry)
+    certifier = certifying_method(registry.get_method(method_name or DEFAULT_METHOD), registry)
+    method = checked(certifier, registry, "is not sound and certifies nothing")
     dataset = load(dataset_name, data_dir, device)
     model = models.build(name, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=0)
     models.load_weights(model, weights)
     return Subject(name, model.to(device), weights, dataset, method)
-
-
-def _checked(method: Method, registry: Registry) -> Method:
-    """The method; marked as an estimate where a relaxation from outside does not bound ReLU."""
-    counterexample = outside_counterexample(method, registry)
-    if counterexample is None:
-        return method
-    click.echo(f"{method.label} is not sound and certifies nothing: {counterexample}", err=True)
-    return replace(method, sound=False)
 
 
 def table(subject: Subject, evaluations: Sequence[Evaluation]) -> str:
