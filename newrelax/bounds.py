@@ -147,27 +147,27 @@ class BoundedNetwork:
             raise UserError(f"{self.method.label} gives no bounds; certify with {self.method.certify_with}")
         if not self.model.training:
             self._graph.use_running_statistics()
-        graph, method, others = self._graph, self.method, other_classes(y, self.classes)
+        graph, method, matrix = self._graph, self.method, specification(y, self.classes, lower.dtype)
         if method.propagation in ("cauchy", "cauchy-hybrid"):
             margins, intervals = estimated_margins(
-                graph, lower, upper, y, others, method.relaxation, k=method.k, hybrid=method.propagation == "cauchy-hybrid"
+                graph, lower, upper, matrix, method.relaxation, k=method.k, hybrid=method.propagation == "cauchy-hybrid"
             )
             return MarginBounds(margins, layers_in_order(graph, intervals))
         found = None
         if method.propagation in ("interval", "ibp+backward") or not is_at(beta, 1.0):
             found = interval_pass(graph, lower, upper, method.relaxation if method.propagation == "interval" else None)
         if method.propagation == "interval":
-            return MarginBounds(margin_intervals(graph, found, y, others)[0], layers_in_order(graph, found.intervals))
+            return MarginBounds(margin_intervals(graph, found, matrix)[0], layers_in_order(graph, found.intervals))
         margins: Tensor | float = 0.0
         intervals = found.intervals if found is not None else {}
         if not is_at(beta, 1.0):
-            margins = (1 - beta) * margin_intervals(graph, found, y, others)[0]
+            margins = (1 - beta) * margin_intervals(graph, found, matrix)[0]
         if not is_at(beta, 0.0):
             slopes = None
             if method.random_slopes and self.model.training:
-                slopes = self._random_slopes(lower, upper, y, found)
+                slopes = self._random_slopes(lower, upper, y, matrix, found)
             linear = self._linear_pass(lower, upper, found, slopes)
-            margins = margins + beta * linear.lower_bounds(specification(y, self.classes, lower.dtype))
+            margins = margins + beta * linear.lower_bounds(matrix)
             intervals = linear.intervals
         return MarginBounds(margins, layers_in_order(graph, intervals))
 
@@ -191,7 +191,7 @@ class BoundedNetwork:
             if not self.model.training:
                 self._graph.use_running_statistics()
             found = interval_pass(self._graph, lower, upper)
-            low, high = margin_intervals(self._graph, found, y, other_classes(y, self.classes))
+            low, high = margin_intervals(self._graph, found, matrix)
             layers = layers_in_order(self._graph, found.intervals)
             if not is_at(beta, 0.0):
                 below = self._linear_pass(lower, upper, found, None).lower_bounds
@@ -213,11 +213,10 @@ class BoundedNetwork:
             parallel=self._parallel, chord=self._chord, found=found if hidden == "interval" else None, slopes=slopes,
         )  # fmt: skip
 
-    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, found: IntervalPass) -> Slopes:
+    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, matrix: Tensor, found: IntervalPass) -> Slopes:
         from .random_slope import moved_slopes
 
         fixed = found.detached()
-        matrix = specification(y, self.classes, lower.dtype)
 
         def loss_of(slopes: Slopes) -> Tensor:
             margins = self._linear_pass(lower, upper, fixed, slopes).lower_bounds(matrix)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .graph import Add, Graph, Linear, Relu
-from .propagation import Intervals
+from .propagation import Intervals, matvec
 from .relaxation import Relaxation
 from .substitution import ReluLines
 
@@ -21,12 +21,13 @@ def _cauchy(k: int, like: Tensor) -> Tensor:
 
 
 def estimated_margins(
-    graph: Graph, lower: Tensor, upper: Tensor, y: Tensor, others: Tensor, relaxation: Relaxation, *, k: int, hybrid: bool
+    graph: Graph, lower: Tensor, upper: Tensor, matrix: Tensor, relaxation: Relaxation, *, k: int, hybrid: bool
 ) -> tuple[Tensor, Intervals]:
-    """Estimated lower bounds of the margins, and the ReLUs' (estimated) pre-activation bounds.
+    """Estimated lower bounds of matrix @ logits, and the ReLUs' (estimated) pre-activation bounds.
 
     hybrid=False (DeepZ-Cauchy): every ReLU adds new noise symbols, so new projections. hybrid=True (hBox-Cauchy): the
-    ReLUs' noise is carried as an interval, only the input's symbols are projected. k: number of projections.
+    ReLUs' noise is carried as an interval, only the input's symbols are projected. matrix: the margin matrix, [batch,
+    margins, classes]. k: number of projections.
     """
     batch, last = len(lower), len(graph.steps) - 1
     radius = (upper - lower) / 2
@@ -62,11 +63,6 @@ def estimated_margins(
                 if index < last or not isinstance(affine, Linear):
                     beta[index] = affine.magnitude(beta[source])
                 else:  # merged: the margins' own weights, in absolute value
-                    weight = (affine.weight[y].unsqueeze(1) - affine.weight[others]).abs()
-                    beta[index] = torch.bmm(weight, beta[source].unsqueeze(2)).squeeze(2)
-    logits, wide = center[last], others.expand(k, -1, -1)
-    noise = projected[last].gather(2, y.view(1, -1, 1).expand(k, -1, 1)) - projected[last].gather(2, wide)
-    own = beta[last]
-    if not isinstance(graph.steps[last].operator, Linear):
-        own = own.gather(1, y.unsqueeze(1)) + own.gather(1, others)
-    return logits.gather(1, y.unsqueeze(1)) - logits.gather(1, others) - estimate(noise) - own, intervals
+                    beta[index] = matvec((matrix @ affine.weight).abs(), beta[source])
+    own = beta[last] if isinstance(graph.steps[last].operator, Linear) else matvec(matrix.abs(), beta[last])
+    return matvec(matrix, center[last]) - estimate(matvec(matrix, projected[last])) - own, intervals

@@ -46,7 +46,7 @@ class IntervalPass:
 def interval_pass(graph: Graph, lower: Tensor, upper: Tensor, relaxation: Relaxation | None = None) -> IntervalPass:
     """IBP in centre–radius form; `relaxation.widen` (IBP-Widen, IBP-Round) applies before each ReLU."""
     widen = relaxation.widen if relaxation is not None else None
-    found = IntervalPass({-1: (lower + upper) / 2}, {-1: (upper - lower) / 2})
+    found = IntervalPass({-1: 0.5 * (lower + upper)}, {-1: 0.5 * (upper - lower)})
     for index, step in enumerate(graph.steps[:-1]):
         if isinstance(step.operator, Relu):
             c, r = found.center[step.inputs[0]], found.radius[step.inputs[0]]
@@ -55,30 +55,32 @@ def interval_pass(graph: Graph, lower: Tensor, upper: Tensor, relaxation: Relaxa
             if widen is not None:
                 low, high = widen(low, high)
             low, high = low.relu(), high.relu()
-            found.center[index], found.radius[index] = (high + low) / 2, (high - low) / 2
+            found.center[index], found.radius[index] = 0.5 * (high + low), 0.5 * (high - low)  # a CPU divides slowly
         else:
             interval_step(graph, index, found.center, found.radius)
     return found
 
 
-def margin_intervals(graph: Graph, found: IntervalPass, y: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper bounds of the margins z_y − z_j from an interval pass, each [batch, classes − 1].
+def matvec(matrix: Tensor, values: Tensor) -> Tensor:
+    """Each example's matrix, [batch, rows, n], times its values, [..., batch, n]; [..., batch, rows]."""
+    return (matrix @ values.unsqueeze(-1)).squeeze(-1)
 
-    The margin matrix is merged into the last linear layer.
+
+def margin_intervals(graph: Graph, found: IntervalPass, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of matrix @ logits from an interval pass, each [batch, margins].
+
+    matrix: the margin matrix, [batch, margins, classes]; merged into the last linear layer.
     """
     last = graph.steps[-1]
     if isinstance(last.operator, Linear):
         c, r = found.center[last.inputs[0]], found.radius[last.inputs[0]]
-        weight = last.operator.weight
-        logits = last.operator.value(c)
-        spread = torch.bmm((weight[y].unsqueeze(1) - weight[others]).abs(), r.unsqueeze(2)).squeeze(2)
-        center = logits.gather(1, y.unsqueeze(1)) - logits.gather(1, others)
-        return center - spread, center + spread
-    interval_step(graph, len(graph.steps) - 1, found.center, found.radius)
-    c, r = found.center[len(graph.steps) - 1], found.radius[len(graph.steps) - 1]
-    low, high = c - r, c + r
-    own = y.unsqueeze(1)
-    return low.gather(1, own) - high.gather(1, others), high.gather(1, own) - low.gather(1, others)
+        center = matvec(matrix, last.operator.value(c))
+        spread = matvec((matrix @ last.operator.weight).abs(), r)
+    else:
+        interval_step(graph, len(graph.steps) - 1, found.center, found.radius)
+        center = matvec(matrix, found.center[len(graph.steps) - 1])
+        spread = matvec(matrix.abs(), found.radius[len(graph.steps) - 1])
+    return center - spread, center + spread
 
 
 class LinearPass:
@@ -243,7 +245,7 @@ class LinearPass:
         else:
             self._advance(last)
             logits, start, coefficients = self._reference[last], last, specification
-        return (specification @ logits.unsqueeze(2)).squeeze(2) - self._spread(start, coefficients)
+        return matvec(specification, logits) - self._spread(start, coefficients)
 
 
 def layers_in_order(graph: Graph, intervals: Intervals) -> Sequence[tuple[Tensor, Tensor]]:

@@ -24,8 +24,8 @@ from .graph import Add, Graph, Relu
 from .relaxation import Lines
 
 CACHE = 1 << 22
-"""Bytes of coefficients that a CPU works on at a time: few enough to stay in its cache, where the element-wise passes
-run several times faster, and for the allocator to reuse without new pages."""
+"""Bytes of coefficients that a CPU takes through a ReLU at a time: few enough to stay in its cache, where the
+element-wise passes run several times faster."""
 
 
 class _ThroughRelu(torch.autograd.Function):
@@ -137,8 +137,8 @@ class ReluLines:
     def at(cls, lines: Lines, reference: Tensor, parallel: bool) -> tuple[ReluLines, Tensor]:
         """The lines around a reference pre-activation, and the reference's next value."""
         if parallel:
-            gap = (lines.upper_offset - lines.lower_offset) / 2
-            middle = lines.lower_slope * reference + (lines.upper_offset + lines.lower_offset) / 2
+            gap = 0.5 * (lines.upper_offset - lines.lower_offset)
+            middle = lines.lower_slope * reference + 0.5 * (lines.upper_offset + lines.lower_offset)
             return cls(None, lines.lower_slope.flatten(1), gap.flatten(1)), middle
         high = lines.upper_slope * reference + lines.upper_offset
         return cls.below(lines, reference, high), high
@@ -148,12 +148,6 @@ class ReluLines:
         """The lines around a reference pre-activation, where the upper one is at `high`."""
         gap = high - lines.lower_slope * reference - lines.lower_offset
         return cls(lines.lower_slope.flatten(1), lines.upper_slope.flatten(1), gap.flatten(1))
-
-    def split(self, size: int) -> list[ReluLines]:
-        """Pieces of at most `size` samples."""
-        ups, gaps = self.up.split(size), self.gap.split(size)
-        lows = [None] * len(ups) if self.low is None else self.low.split(size)
-        return [ReluLines(*piece) for piece in zip(lows, ups, gaps, strict=True)]
 
 
 def substitute(
@@ -172,72 +166,18 @@ def substitute(
     computed once.
     """
     pending = {start: coefficients}
-    index = _to_relu(graph, pending, start)
-    return _from_relu(graph, index, pending, lines, radius, count_gaps)
-
-
-def _from_relu(
-    graph: Graph, index: int, pending: dict[int, Tensor], lines: Mapping[int, ReluLines], radius: Tensor, count_gaps: bool
-) -> Tensor:
-    """The rest of the way from a ReLU. On a CPU, the batch goes through in pieces as soon as they stay in the cache."""
     total: Tensor | float = 0.0
-    while index > graph.origin:
+    for index in range(start, graph.origin, -1):
         a = pending.pop(index, None)
-        if a is not None:
-            size = _piece(graph, index, a.shape[1], radius)
-            if size < len(radius):
-                pending[index] = a
-                return total + _by_pieces(graph, index, pending, lines, radius, count_gaps, size)
+        if a is None:
+            continue
+        step = graph.steps[index]
+        if isinstance(step.operator, Relu):
             relu = lines[index]
             out, loss = _ThroughRelu.apply(a.flatten(2), relu.low, relu.up, relu.gap if count_gaps else None)
-            total = total + loss
-            _pass_on(pending, graph.steps[index].inputs[0], out.view(*out.shape[:2], *a.shape[2:]))
-        index = _to_relu(graph, pending, index - 1)
+            total, a = total + loss, out.view(*out.shape[:2], *a.shape[2:])
+        elif not isinstance(step.operator, Add):
+            a = step.operator.transpose(a.flatten(0, 1)).unflatten(0, a.shape[:2])
+        for source in step.inputs:
+            pending[source] = pending[source] + a if source in pending else a
     return total + _Reach.apply(pending[graph.origin], radius)
-
-
-def _piece(graph: Graph, index: int, specs: int, radius: Tensor) -> int:
-    """How many samples go on from step `index` together."""
-    if radius.device.type != "cpu":
-        return len(radius)
-    room = max(CACHE // radius.element_size(), 2 * graph.heaviest[index])  # each piece reads the weights ahead again
-    return max(1, room // (graph.widest[index] * specs))
-
-
-def _by_pieces(
-    graph: Graph,
-    index: int,
-    pending: dict[int, Tensor],
-    lines: Mapping[int, ReluLines],
-    radius: Tensor,
-    count_gaps: bool,
-    size: int,
-) -> Tensor:
-    pieces = {i: relu.split(size) for i, relu in lines.items() if i <= index}
-    split = {i: a.split(size) if len(a) > 1 else [a] * -(-len(radius) // size) for i, a in pending.items()}
-    found = []
-    for k, r in enumerate(radius.split(size)):
-        own = {i: relu[k] for i, relu in pieces.items()}
-        found.append(_from_relu(graph, index, {i: a[k] for i, a in split.items()}, own, r, count_gaps))
-    return torch.cat(found)
-
-
-def _to_relu(graph: Graph, pending: dict[int, Tensor], index: int) -> int:
-    """Takes the coefficients `pending` at the steps' outputs back from step `index` to the next ReLU, or to the box.
-
-    Returns the index of the ReLU, or `graph.origin`.
-    """
-    while index > graph.origin and not isinstance(graph.steps[index].operator, Relu):
-        a = pending.pop(index, None)
-        if a is not None:
-            step = graph.steps[index]
-            if not isinstance(step.operator, Add):
-                a = step.operator.transpose(a.flatten(0, 1)).unflatten(0, a.shape[:2])
-            for source in step.inputs:
-                _pass_on(pending, source, a)
-        index -= 1
-    return index
-
-
-def _pass_on(pending: dict[int, Tensor], index: int, a: Tensor) -> None:
-    pending[index] = pending[index] + a if index in pending else a
