@@ -56,6 +56,14 @@ class Affine:
         return center - radius, center + radius
 
 
+def sliding(x: Tensor, size: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """All windows of rows × columns `size` into images [n, channels, …]: a view, [n, channels, rows, columns, *size].
+
+    `F.unfold` copies them two to four times slower, and on a GPU image by image.
+    """
+    return x.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1])
+
+
 class Linear(Affine):
     def __init__(self, node: Any) -> None:
         self._weight, self._bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
@@ -129,14 +137,14 @@ class Conv(Affine):
         return self._convolve(radius, self.weight.abs())
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        few = x.device.type == "cpu" and weight.shape[1] <= FEW and self._groups == 1
+        few = x.device.type == "cpu" and weight.shape[1] <= FEW and self._groups == 1 and self.dilation == (1, 1)
         if not few or x.requires_grad or not torch.is_grad_enabled():
             return F.conv2d(x, weight, bias, **self._options)
         # As a product with the image's patches: on a CPU, the weights' gradient then takes half the time.
-        axes = zip(x.shape[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        size = [(side + 2 * pad - spread * (taps - 1) - 1) // step + 1 for side, taps, step, pad, spread in axes]
-        patches = F.unfold(x, self.kernel, self.dilation, self.padding, self.stride)
-        found = (weight.flatten(1) @ patches).unflatten(2, size)
+        rows, columns = self.padding
+        patches = sliding(F.pad(x, (columns, columns, rows, rows)), self.kernel, self.stride).permute(0, 1, 4, 5, 2, 3)
+        found = weight.flatten(1) @ patches.reshape(len(x), weight[0].numel(), -1)
+        found = found.unflatten(2, patches.shape[4:])
         return found if bias is None else found + bias.view(-1, 1, 1)
 
     def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .graph import BatchNorm, Conv, Graph, Relu, Step
+from .graph import BatchNorm, Conv, Graph, Relu, Step, sliding
 from .substitution import ReluLines
 
 Pair = tuple[int, int]
@@ -43,8 +43,8 @@ class Field:
         for axis in (1, 0):  # F.pad counts from the last axis
             end = (self.count[axis] - 1) * self.stride[axis] + self.size[axis]
             edges += [self.padding[axis], end - self.padding[axis] - x.shape[2 + axis]]
-        columns = F.unfold(F.pad(x, edges), self.size, stride=self.stride)
-        return columns.transpose(1, 2).reshape(-1, x.shape[1], *self.size)
+        found = sliding(F.pad(x, edges), self.size, self.stride)
+        return found.permute(0, 2, 3, 1, 4, 5).reshape(-1, x.shape[1], *self.size)
 
 
 @dataclass(frozen=True)
