@@ -4,6 +4,8 @@ Everything is timed in one process, in turn, so that a drifting machine hits all
 rounds' own ratios. A step is the training loop's: clean forward, bounds, κ = 1/2 loss, backward, Adam. "auto_LiRPA
 alone" is the same step with `BoundedModule.compute_bounds` instead of this project's passes, in a process like that of
 any script: this project's command lines keep the memory that tensors give back (`plugin.allocator`), it does not.
+"Arithmetic alone" is the floor: the operations in the step's convolutions and matrix products, at the speed of a large
+matrix product in the same rounds. No step made of the same convolutions and products can be faster.
 
 `gpu` measures steps per second and memory on a GPU, `size` how cost grows with batch, width and depth.
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 import click
 import torch
 from click.core import ParameterSource
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.bench_gpu import gpu
 from experiments.bench_size import size
@@ -35,6 +38,8 @@ from plugin.run import check_device
 
 NATURAL = "natural"
 PLAIN = " plain"
+PRODUCT = "matrix product"
+PRODUCT_SIZE = 1024  # of its square matrices: large enough for any processor's full speed, small enough for its cache
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ SUITE = (
 )
 
 Rounds = Mapping[str, Sequence[float]]  # seconds of a step in every round; "NAME plain" is auto_LiRPA's
+Operations = Mapping[str, int]  # of a step's convolutions and matrix products, a multiplication and an addition being two
 
 
 def time_in_turn(steps: Mapping[str, Step], repeat: int, device: torch.device) -> Rounds:
@@ -75,15 +81,33 @@ def time_in_turn(steps: Mapping[str, Step], repeat: int, device: torch.device) -
     return seconds
 
 
-def time_network(network: Network, repeat: int, device: torch.device, plain: bool) -> Rounds:
-    """Rounds of natural training and of each method, with auto_LiRPA's side if `plain`."""
-    steps: dict[str, Step] = {}
+def matrix_product(device: torch.device) -> Step:
+    """The product of two square matrices, as a step."""
+    left, right = torch.rand(2, PRODUCT_SIZE, PRODUCT_SIZE, device=device)
+
+    def step() -> None:
+        left @ right
+
+    return step
+
+
+def count_operations(step: Step) -> int:
+    """The floating-point operations of one step's convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def time_network(network: Network, repeat: int, device: torch.device, plain: bool) -> tuple[Rounds, Operations]:
+    """Rounds of natural training, of each method, and of a matrix product, with auto_LiRPA's side if `plain`."""
+    steps: dict[str, Step] = {PRODUCT: matrix_product(device)}
     for name in (NATURAL, *network.methods):
         case = Case(name, network.model, network.shape, network.batch_size, network.eps)
         steps[name] = make_step(case, device)
         if plain and name != NATURAL:
             steps[name + PLAIN] = make_step(replace(case, plain=True), device)
-    return time_in_turn(steps, repeat, device)
+    operations = {name: count_operations(step) for name, step in steps.items() if not name.endswith(PLAIN)}
+    return time_in_turn(steps, repeat, device), operations
 
 
 def paired_ratio(rounds: Rounds, over: str, under: str) -> float | None:
@@ -93,27 +117,38 @@ def paired_ratio(rounds: Rounds, over: str, under: str) -> float | None:
     return statistics.median(a / b for a, b in zip(rounds[over], rounds[under], strict=True))
 
 
-def table(rounds: Rounds, earlier: Rounds | None = None) -> str:
-    """Markdown: milliseconds, natural and IBP steps, speed against auto_LiRPA alone, and against an earlier run."""
-    head = ["step", "ms", "natural steps", "IBP steps", "auto_LiRPA alone, ms", "speed-up"]
+def arithmetic(rounds: Rounds, operations: Operations, name: str) -> float | None:
+    """Seconds of a step's convolutions and matrix products at the speed of the rounds' large product; None if unknown."""
+    if PRODUCT not in rounds or name not in operations:
+        return None
+    return operations[name] / operations[PRODUCT] * statistics.median(rounds[PRODUCT])
+
+
+def table(rounds: Rounds, operations: Operations, earlier: Rounds | None = None) -> str:
+    """Markdown: milliseconds, the floor, natural and IBP steps, speed against auto_LiRPA alone, and an earlier run's."""
+    head = ["step", "ms", "arithmetic alone, ms", "natural steps", "IBP steps", "auto_LiRPA alone, ms", "speed-up"]
     head += ["earlier, ms", "in natural steps"] if earlier is not None else []
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
 
-    def milliseconds(found: Rounds, name: str) -> str:
-        return f"{statistics.median(found[name]) * 1e3:.1f}" if name in found else ""
+    def milliseconds(seconds: float | None) -> str:
+        return "" if seconds is None else f"{seconds * 1e3:.1f}"
+
+    def median(found: Rounds, name: str) -> str:
+        return milliseconds(statistics.median(found[name]) if name in found else None)
 
     def ratio(found: Rounds, over: str, under: str, unit: str = "") -> str:
         value = paired_ratio(found, over, under)
         return "" if value is None else f"{value:.2f}{unit}"
 
     for name in rounds:
-        if name.endswith(PLAIN):
+        if name.endswith(PLAIN) or name == PRODUCT:
             continue
         plain = name + PLAIN
-        row = [name, milliseconds(rounds, name), ratio(rounds, name, NATURAL), ratio(rounds, name, "IBP")]
-        row += [milliseconds(rounds, plain), ratio(rounds, plain, name, "×")]
+        row = [name, median(rounds, name), milliseconds(arithmetic(rounds, operations, name))]
+        row += [ratio(rounds, name, NATURAL), ratio(rounds, name, "IBP")]
+        row += [median(rounds, plain), ratio(rounds, plain, name, "×")]
         if earlier is not None:
-            row += [milliseconds(earlier, name), ratio(earlier, name, NATURAL)]
+            row += [median(earlier, name), ratio(earlier, name, NATURAL)]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -163,10 +198,10 @@ def command(
     results = []
     click.echo(device_name(target))
     for network in (replace(network, **given) for network in networks):
-        rounds = time_network(network, repeat, target, not no_plain)
+        rounds, operations = time_network(network, repeat, target, not no_plain)
         found = None if earlier is None else earlier.get(network.label, {})
-        click.echo(f"\n{network.label}\n\n{table(rounds, found)}")
-        results.append({"network": network.label, "seconds": rounds})
+        click.echo(f"\n{network.label}\n\n{table(rounds, operations, found)}")
+        results.append({"network": network.label, "seconds": rounds, "operations": operations})
     if json_path is not None:
         write_json(json_path, {"device": device_name(target), "versions": versions(), "repeat": repeat, "results": results})
     return 0

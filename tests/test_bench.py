@@ -31,13 +31,13 @@ def test_writes_a_table_and_compares_with_an_earlier_run(tmp_path: Path, capsys:
     assert bench.main([*TINY, "--methods", "IBP,CROWN-IBP+fusion,IBP+only", "--json", str(first)]) == 0
     (result,) = json.loads(first.read_text())["results"]
     timed = {"natural", "IBP", "CROWN-IBP+fusion", "IBP+only"}
-    assert set(result["seconds"]) == timed | {f"{name} plain" for name in timed - {"natural"}}
+    assert set(result["seconds"]) == timed | {f"{name} plain" for name in timed - {"natural"}} | {"matrix product"}
     assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in result["seconds"].values())
     capsys.readouterr()
     assert bench.main([*TINY, "--methods", "IBP", "--no-plain", "--against", str(first)]) == 0
     head, natural, ibp = rows(capsys.readouterr().out)
     assert head[-2:] == ["earlier, ms", "in natural steps"] and ibp[0] == "IBP"
-    assert ibp[3] == "1.00" and natural[2] == "1.00" and ibp[4:6] == ["", ""]
+    assert ibp[4] == "1.00" and natural[3] == "1.00" and ibp[5:7] == ["", ""]
     assert float(ibp[-2]) == pytest.approx(1e3 * sum(result["seconds"]["IBP"]) / 2, abs=0.051)
 
 
@@ -47,8 +47,22 @@ def test_ratios_are_of_the_same_round() -> None:
     assert bench.paired_ratio(rounds, "IBP", "natural") == 2.0
     assert bench.paired_ratio(rounds, "IBP plain", "IBP") == 3.0
     assert bench.paired_ratio(rounds, "CROWN", "natural") is None
-    head, natural, ibp = rows(bench.table(rounds, {}))
-    assert ibp == ["IBP", "2200.0", "2.00", "1.00", "8800.0", "3.00×", "", ""]
+    head, natural, ibp = rows(bench.table(rounds, {}, {}))
+    assert ibp == ["IBP", "2200.0", "", "2.00", "1.00", "8800.0", "3.00×", "", ""]
+
+
+def test_the_floor_is_the_steps_operations_at_the_products_speed() -> None:
+    rounds = {"matrix product": [0.2, 0.1, 0.1], "natural": [1.0, 1.0, 1.0]}
+    head, natural = rows(bench.table(rounds, {"matrix product": 50, "natural": 200}))
+    assert head[2] == "arithmetic alone, ms" and natural[2] == "400.0"
+
+
+def test_operations_are_those_of_products_and_convolutions() -> None:
+    assert bench.count_operations(bench.matrix_product(CPU)) == 2 * 1024**3
+    # Forward, weights' gradient, and the input's but for the first layer: 48 images' patches at 4 × 4 positions.
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 5, 3), torch.nn.Flatten(), torch.nn.Linear(80, 10))
+    images = torch.rand(48, 1, 6, 6)
+    assert bench.count_operations(lambda: network(images).sum().backward()) == 2 * 48 * (2 * 16 * 9 * 5 + 3 * 80 * 10)
 
 
 def test_the_suite_has_both_networks() -> None:
