@@ -6,6 +6,7 @@ It takes any graph that auto_LiRPA can trace. The faster passes of `propagation.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 from collections.abc import Sequence
@@ -57,16 +58,16 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> tuple
     like = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     sample = torch.rand((2, *input_shape), generator=generator, dtype=like.dtype).to(like.device)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    training = model.training
     auto_logger = logging.getLogger("auto_LiRPA")
     level = auto_logger.level
     auto_logger.setLevel(logging.CRITICAL)
     try:
+        # A copy: tracing moves a model through the CPU, which on a GPU gives its tensors new places, and runs batch norm.
+        copied = copy.deepcopy(model).eval()
+        with torch.no_grad():
+            logits = copied(sample)
         with lirpa.tracing(), contextlib.redirect_stdout(io.StringIO()):
-            bounded = lirpa.BoundedModule(model.eval(), sample[:1], bound_opts=options, custom_ops=custom_ops)
-            with torch.no_grad():
-                logits = model.eval()(sample)
+            bounded = lirpa.BoundedModule(copied, sample[:1], bound_opts=options, custom_ops=custom_ops)
     except (NotImplementedError, KeyError, AttributeError, RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -74,10 +75,6 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> tuple
         ) from error
     finally:
         auto_logger.setLevel(level)
-        model.train(training)
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
     _share_tensors(bounded, model)
     bounded.eval()
     with torch.no_grad(), lirpa.default_dtype(like.dtype):
@@ -86,12 +83,11 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> tuple
 
 
 def _share_tensors(bounded: nn.Module, model: nn.Module) -> None:
-    """Make every leaf give the model's own tensor.
+    """Make every leaf give the model's own tensor in place of the traced copy's.
 
-    Tracing moves the model through the CPU, after which buffers on a GPU are copies; and auto_LiRPA's parameter
-    leaves would switch `requires_grad` of the model's parameters with every change of mode.
+    auto_LiRPA's parameter leaves would also switch its `requires_grad` with every change of mode.
     """
-    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    own = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
     for node in bounded._modules.values():
         if isinstance(node, (lirpa.BoundParams, lirpa.BoundBuffers)) and node.ori_name in own:
             tensor = own[node.ori_name]

@@ -200,6 +200,33 @@ def test_tracing_leaves_the_model_alone():
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
+def test_tracing_works_on_a_copy(monkeypatch):
+    """On a GPU tracing moves what it is given: the model's tensors would change places under captured steps."""
+    original, seen = lirpa.BoundedModule, []
+
+    def watched(model, *given, **named):
+        seen.extend(tensor.data_ptr() for tensor in model.state_dict().values())
+        return original(model, *given, **named)
+
+    monkeypatch.setattr(lirpa, "BoundedModule", watched)
+    model = make("residual")
+    bounded(model, "CROWN-IBP")
+    assert seen and not set(seen) & {tensor.data_ptr() for tensor in model.state_dict().values()}
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["own passes", "compute_bounds"])
+def test_bounds_follow_weights_that_layers_share(plain):
+    first, x, y = nn.Linear(192, 192), *batch(4)
+    second = nn.Linear(192, 192)
+    second.weight = first.weight
+    model = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(192, 5)).double()
+    net = bounded(model, "CROWN-IBP-R", plain=plain)
+    with torch.no_grad():
+        first.weight.mul_(0.5)
+    expected = bounded(model, "CROWN-IBP-R").bounds(*box(x, EPS), y).margins
+    torch.testing.assert_close(net.bounds(*box(x, EPS), y).margins, expected)
+
+
 @pytest.mark.parametrize(
     "spec, message",
     [("CROWNN", "unknown method"), ("CROWN-0:gamma=1", "no parameter"), ("natural", "gives no bounds")],
