@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .fusion import can_fuse, fused_cross_entropy
 from .method import Method
+from .precision import full_precision
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class BoundedNetwork:
                     raise UserError(f"{method.label} cannot pass the operator {unsupported} of this model") from unsupported
         self._plain = PlainBounds(model, bounded, method)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Clean logits."""
         if self._plain is not None:
@@ -132,6 +134,7 @@ class BoundedNetwork:
         self._graph.use_running_statistics()
         return self.model(x)
 
+    @full_precision()
     def bounds(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0) -> MarginBounds:
         """Lower bounds of the margins over the boxes [lower, upper].
 
@@ -171,6 +174,7 @@ class BoundedNetwork:
             intervals = linear.intervals
         return MarginBounds(margins, layers_in_order(graph, intervals))
 
+    @full_precision()
     def cross_entropy(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0) -> LossBounds:
         """Upper bounds of the cross-entropy over the boxes, bounded as one output (`fusion`); arguments as in `bounds`.
 

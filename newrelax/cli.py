@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from newrelax.errors import UserError
+from newrelax.precision import full_precision
 
 USER_ERROR = 2
 
@@ -20,7 +21,8 @@ def run_command(command: click.Command, argv: Sequence[str] | None, program: str
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return int(command.main(arguments, prog_name=program, standalone_mode=False) or 0)
+        with full_precision():
+            return int(command.main(arguments, prog_name=program, standalone_mode=False) or 0)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130
