@@ -119,6 +119,7 @@ def cost(
     memory: on a GPU all that is allocated; on a CPU the tensors that a step makes.
     """
     build = (lambda: None) if model is None else model
+    _free(device)  # the case before: its step was still alive when it ended
     try:
         images = 2
         while images < case.batch_size:
@@ -147,10 +148,12 @@ def cost(
         if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return Cost(note="out of memory")
-    finally:
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def timed(step: Step, count: int, device: torch.device) -> float:

@@ -85,14 +85,15 @@ class BoundedNetwork:
     `model.parameters()`. In training mode, `net(x)` fixes the batch-norm statistics that the next `bounds` uses,
     so call it first, with the clean batch.
 
-    memory: bytes that one chunk of back-substituted coefficients may take. plain: leave everything to auto_LiRPA's
-    `compute_bounds`; by default that happens only for graphs that `graph.Graph` does not know.
+    memory: bytes that one chunk of back-substituted coefficients may take; `propagation.chunk_memory` by default.
+    plain: leave everything to auto_LiRPA's `compute_bounds`; by default that happens only for graphs that `graph.Graph`
+    does not know.
 
     Raises `UserError` if auto_LiRPA cannot trace the model, or the method has no way through its graph.
     """
 
     def __init__(
-        self, model: nn.Module, input_shape: Sequence[int], method: Method, *, memory: int = 1 << 28, plain: bool = False
+        self, model: nn.Module, input_shape: Sequence[int], method: Method, *, memory: int | None = None, plain: bool = False
     ) -> None:
         # imported at first use: where auto_LiRPA is missing, a command line says so in one line
         from .graph import Graph, UnsupportedGraph

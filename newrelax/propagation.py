@@ -83,6 +83,15 @@ def margin_intervals(graph: Graph, found: IntervalPass, matrix: Tensor) -> tuple
     return center - spread, center + spread
 
 
+def chunk_memory(device: torch.device) -> int:
+    """Bytes of coefficients that go through a network together unless the user sets another limit.
+
+    256 MiB, or, to keep a GPU busy, a 64th of its memory; the gradient needs several times as much.
+    """
+    least = 1 << 28
+    return least if device.type != "cuda" else max(least, torch.cuda.get_device_properties(device).total_memory // 64)
+
+
 class LinearPass:
     """Bounds of layers and margins by back-substitution, for one batch of boxes.
 
@@ -90,7 +99,7 @@ class LinearPass:
     noise symbols by back-substitution, all others as an interval β). parallel, chord: of the relaxation; found: the
     interval pass, for "interval". Where upper lines are chords its centres serve as the reference: a chord gives half
     of u at the centre of [l, u]. memory: bytes of coefficients from which on they are cut into pieces, which are computed
-    again for the gradient.
+    again for the gradient; `chunk_memory` by default.
     """
 
     def __init__(
@@ -105,11 +114,11 @@ class LinearPass:
         chord: bool = False,
         found: IntervalPass | None = None,
         slopes: Mapping[int, Tensor] | None = None,
-        memory: int = 1 << 28,
+        memory: int | None = None,
     ) -> None:
         self._graph, self._relaxation, self._hidden, self._parallel = graph, relaxation, hidden, parallel
         self._slopes = slopes or {}
-        self._memory = memory
+        self._memory = chunk_memory(lower.device) if memory is None else memory
         self._lines: dict[int, ReluLines] = {}
         self._radius = (upper - lower) / 2  # of the box at `graph.origin`
         for step in graph.steps[: graph.origin + 1]:

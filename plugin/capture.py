@@ -6,6 +6,7 @@ lies in tensors of its own: the batch, the step's number, and what the schedule 
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -60,6 +61,7 @@ class CudaGraphs:
 
     def record(self, step: Callable[[], T]) -> Callable[[], T]:
         graph = torch.cuda.CUDAGraph()
+        gc.collect()  # a graph that Python frees while another one is recorded would break the recording
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 outputs = step()
