@@ -22,7 +22,7 @@ from .operator import ConstantOperand, RelaxedRelu
 
 
 FEW = 4
-"""Channels up to which a convolution of an image is too small for a CPU's own kernels."""
+"""Input channels up to which a convolution is small: a CPU's own kernels are made for many."""
 
 
 class Affine:
@@ -136,9 +136,11 @@ class Conv(Affine):
     def magnitude(self, radius: Tensor) -> Tensor:
         return self._convolve(radius, self.weight.abs())
 
+    def _is_small(self, x: Tensor) -> bool:
+        return x.device.type == "cpu" and self._input_shape[0] <= FEW and self._groups == 1 and self.dilation == (1, 1)
+
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        few = x.device.type == "cpu" and weight.shape[1] <= FEW and self._groups == 1 and self.dilation == (1, 1)
-        if not few or x.requires_grad or not torch.is_grad_enabled():
+        if not self._is_small(x) or x.requires_grad or not torch.is_grad_enabled():
             return F.conv2d(x, weight, bias, **self._options)
         # As a product with the image's patches: on a CPU, the weights' gradient then takes half the time.
         rows, columns = self.padding
@@ -158,8 +160,7 @@ class Conv(Affine):
 
     def transpose(self, a: Tensor) -> Tensor:
         weight, o = self.weight, self._options
-        few = a.device.type == "cpu" and weight.shape[1] <= FEW and o["groups"] == 1 and o["dilation"] == (1, 1)
-        if few and o["stride"] != (1, 1):
+        if self._is_small(a) and self.stride != (1, 1):
             return self._transpose_by_phases(a, weight)
         # rows and columns that the stride never reaches have to be put back
         lost = tuple(
