@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .graph import Add, Graph, Linear, Relu
+from .affine import Linear
+from .graph import Add, Graph, Relu
 from .propagation import Intervals, matvec
 from .relaxation import Relaxation
 from .substitution import ReluLines

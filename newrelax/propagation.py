@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .graph import Add, Affine, Graph, Linear, Relu
+from .affine import Affine, Linear
+from .graph import Add, Graph, Relu
 from .relaxation import Lines, Relaxation
 from .substitution import ReluLines, substitute
 from .windows import Windows

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .graph import BatchNorm, Conv, Graph, Relu, Step, sliding
+from .affine import BatchNorm, Conv, sliding
+from .graph import Graph, Relu, Step
 from .substitution import ReluLines
 
 Pair = tuple[int, int]
