@@ -6,14 +6,14 @@ It takes any graph that auto_LiRPA can trace. The faster passes of `propagation.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from . import lirpa
 from .errors import UserError
@@ -47,6 +47,11 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> tuple
 
     Parameters stay the model's own. Raises `UserError` if auto_LiRPA cannot trace the model, or traces another function.
     """
+    if any(parametrize.is_parametrized(module) for module in model.modules()):
+        raise UserError(
+            f"{type(model).__name__} computes weights from others, which auto_LiRPA {lirpa.VERSION} bounds wrongly: expected plain "
+            "parameters; torch.nn.utils.parametrize.remove_parametrizations makes them so"
+        )
     custom_ops: dict[str, object] = dict(CONSTANT_OPERATORS)
     options: dict[str, object] = {"sparse_intermediate_bounds": False}
     relaxation = method.relaxation
@@ -62,12 +67,10 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> tuple
     level = auto_logger.level
     auto_logger.setLevel(logging.CRITICAL)
     try:
-        # A copy: tracing moves a model through the CPU, which on a GPU gives its tensors new places, and runs batch norm.
-        copied = copy.deepcopy(model).eval()
-        with torch.no_grad():
-            logits = copied(sample)
-        with lirpa.tracing(), contextlib.redirect_stdout(io.StringIO()):
-            bounded = lirpa.BoundedModule(copied, sample[:1], bound_opts=options, custom_ops=custom_ops)
+        with _left_alone(model), lirpa.tracing(), contextlib.redirect_stdout(io.StringIO()):
+            bounded = lirpa.BoundedModule(model.eval(), sample[:1], bound_opts=options, custom_ops=custom_ops)
+            with torch.no_grad():
+                logits = model.eval()(sample)
     except (NotImplementedError, KeyError, AttributeError, RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -82,12 +85,35 @@ def trace(model: nn.Module, input_shape: Sequence[int], method: Method) -> tuple
     return bounded, sample, logits
 
 
+@contextlib.contextmanager
+def _left_alone(model: nn.Module) -> Iterator[None]:
+    """Puts the model's mode back, its buffers with their values, and all of its tensors where they were.
+
+    Tracing runs the model and moves it through the CPU. On a GPU that gives parameters and gradients new places, which
+    captured steps would not know, and makes new buffers, which batch norm of a network traced before would not see.
+    """
+    training = model.training
+    tensors = [tensor for parameter in model.parameters() for tensor in (parameter, parameter.grad) if tensor is not None]
+    places = [(tensor, tensor.data) for tensor in tensors]
+    buffers = [(m._buffers, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+    try:
+        yield
+    finally:
+        model.train(training)
+        with torch.no_grad():
+            for tensor, place in places:
+                tensor.data = place
+            for owner, name, buffer, value in buffers:
+                owner[name] = buffer
+                buffer.copy_(value)
+
+
 def _share_tensors(bounded: nn.Module, model: nn.Module) -> None:
-    """Make every leaf give the model's own tensor in place of the traced copy's.
+    """Make every leaf give the model's own tensor, wherever tracing took it from.
 
     auto_LiRPA's parameter leaves would also switch its `requires_grad` with every change of mode.
     """
-    own = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
     for node in bounded._modules.values():
         if isinstance(node, (lirpa.BoundParams, lirpa.BoundBuffers)) and node.ori_name in own:
             tensor = own[node.ori_name]

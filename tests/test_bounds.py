@@ -200,18 +200,40 @@ def test_tracing_leaves_the_model_alone():
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
-def test_tracing_works_on_a_copy(monkeypatch):
-    """On a GPU tracing moves what it is given: the model's tensors would change places under captured steps."""
-    original, seen = lirpa.BoundedModule, []
+def test_tracing_leaves_tensors_where_they_are(monkeypatch):
+    """On a GPU tracing moves what it is given; captured steps and networks traced before rely on the old places."""
+    original = lirpa.BoundedModule
 
-    def watched(model, *given, **named):
-        seen.extend(tensor.data_ptr() for tensor in model.state_dict().values())
+    def moves(model, *given, **named):
+        for parameter in model.parameters():
+            parameter.data, parameter.grad.data = parameter.data.clone(), parameter.grad.data.clone()
+        for module in model.modules():
+            module._buffers.update({name: buffer.clone() for name, buffer in module._buffers.items()})
         return original(model, *given, **named)
 
-    monkeypatch.setattr(lirpa, "BoundedModule", watched)
-    model = make("residual")
-    bounded(model, "CROWN-IBP")
-    assert seen and not set(seen) & {tensor.data_ptr() for tensor in model.state_dict().values()}
+    monkeypatch.setattr(lirpa, "BoundedModule", moves)
+    model, (x, y) = make("residual").train(), batch()
+    model(x).sum().backward()
+
+    def places():
+        tensors = [*model.parameters(), *(p.grad for p in model.parameters()), *model.buffers()]
+        return [(id(tensor), tensor.data_ptr()) for tensor in tensors]
+
+    before = places()
+    net = bounded(model, "CROWN-IBP-R")
+    assert places() == before
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())):
+            tensor.mul_(0.5)
+    expected = bounded(model.eval(), "CROWN-IBP-R").bounds(*box(x, EPS), y).margins
+    torch.testing.assert_close(net.bounds(*box(x, EPS), y).margins, expected)
+
+
+def test_weights_that_are_computed_are_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 5)).double()
+    nn.utils.parametrize.register_parametrization(model[1], "weight", nn.Softplus())
+    with pytest.raises(UserError, match="computes weights from others, .* expected plain parameters"):
+        bounded(model, "IBP")
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["own passes", "compute_bounds"])
