@@ -1,4 +1,4 @@
-"""Bounds need all of single precision: a GPU's TF32 keeps 10 of 23 bits, and a bound may then lie above the truth."""
+"""Bounds need all of single precision: TF32, say, keeps 10 of 23 bits, and a bound may then lie above the truth."""
 
 from __future__ import annotations
 
@@ -11,26 +11,35 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Convolutions and matrix products on a GPU in full float32, whatever the user's settings are; these come back.
+    """Convolutions and matrix products in full float32, whatever the user's settings are; these come back.
 
-    torch uses TF32 in convolutions unless told otherwise.
+    torch uses TF32 in a GPU's convolutions unless told otherwise, and on request shorter floats elsewhere.
     """
-    settings = _settings()
-    before = [getattr(owner, name) for owner, name, _ in settings]
-    for owner, name, exact in settings:
-        setattr(owner, name, exact)
+    cudnn = torch.backends.cudnn
+    try:
+        older = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:  # torch refuses the older settings to who has used the newer ones
+        older = None
+    newer = [(owner, owner.fp32_precision, parent.fp32_precision) for owner, parent in _newer_settings()]
+    if older is not None:
+        torch.set_float32_matmul_precision("highest")
+        cudnn.allow_tf32 = False
+    else:
+        for owner, _, _ in newer:
+            owner.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for (owner, name, _), value in zip(settings, before, strict=True):
-            setattr(owner, name, value)
+        if older is not None:
+            torch.set_float32_matmul_precision(older[0])
+            cudnn.allow_tf32 = older[1]
+        for owner, value, inherited in newer:
+            owner.fp32_precision = "none" if value == inherited else value  # "none": goes on following its parent
 
 
-def _settings() -> list[tuple[Any, str, object]]:
-    """Owner, name and exact value of each switch. torch refuses the old names to who has used the new ones (2.9 and on)."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    try:
-        cudnn.allow_tf32, matmul.allow_tf32  # noqa: B018
-    except RuntimeError:
-        return [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
-    return [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
+def _newer_settings() -> list[tuple[Any, Any]]:
+    """Each setting and the one that it follows unless it is set itself; torch 2.9 and on."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    if not hasattr(cudnn, "conv"):
+        return []
+    return [(torch.backends.cuda.matmul, cudnn), (cudnn.conv, cudnn), (mkldnn.matmul, mkldnn), (mkldnn.conv, mkldnn)]

@@ -16,29 +16,29 @@ from newrelax.precision import full_precision
 from newrelax.relaxation import relaxation
 from tests.conftest import REPOSITORY
 
-SWITCHES = {"cudnn": torch.backends.cudnn, "matmul": torch.backends.cuda.matmul}
+EXACT = ("highest", False)
 
 
-def allowed() -> dict[str, bool]:
-    return {name: owner.allow_tf32 for name, owner in SWITCHES.items()}
+def settings() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
-@pytest.fixture(params=[True, False], ids=["tf32", "float32"])
-def before(request: pytest.FixtureRequest) -> Iterator[bool]:
+@pytest.fixture(params=[("highest", True), ("high", True), ("medium", False), EXACT], ids=str)
+def before(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
     """What the user has set."""
-    found = allowed()
-    for owner in SWITCHES.values():
-        owner.allow_tf32 = request.param
+    found = settings()
+    torch.set_float32_matmul_precision(request.param[0])
+    torch.backends.cudnn.allow_tf32 = request.param[1]
     yield request.param
-    for name, owner in SWITCHES.items():
-        owner.allow_tf32 = found[name]
+    torch.set_float32_matmul_precision(found[0])
+    torch.backends.cudnn.allow_tf32 = found[1]
 
 
-def test_the_settings_come_back(before: bool) -> None:
-    with pytest.raises(ZeroDivisionError), full_precision():
-        assert allowed() == {"cudnn": False, "matmul": False}
+def test_the_settings_come_back(before: tuple[str, bool]) -> None:
+    with pytest.raises(ZeroDivisionError), full_precision(), full_precision():
+        assert settings() == EXACT
         1 / 0  # noqa: B018
-    assert allowed() == {"cudnn": before, "matmul": before}
+    assert settings() == before
 
 
 def test_the_newer_settings_come_back_too() -> None:
@@ -49,26 +49,30 @@ def test_the_newer_settings_come_back_too() -> None:
 import torch
 from newrelax.precision import full_precision
 conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-matmul.fp32_precision = conv.fp32_precision = "tf32"
+with full_precision():
+    pass
+torch.backends.fp32_precision = "tf32"  # matmul follows it, as if nothing had been here
 with full_precision():
     print(conv.fp32_precision, matmul.fp32_precision)
 print(conv.fp32_precision, matmul.fp32_precision)
+torch.backends.fp32_precision = "ieee"
+print(matmul.fp32_precision)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.stdout.split() == ["ieee", "ieee", "tf32", "tf32"], done.stderr
+    assert done.stdout.split() == ["ieee", "ieee", "tf32", "tf32", "ieee"], done.stderr
 
 
-def test_bounds_never_use_tf32(before: bool) -> None:
-    seen: list[dict[str, bool]] = []
+def test_bounds_never_use_less(before: tuple[str, bool]) -> None:
+    seen: list[tuple[str, bool]] = []
 
     @relaxation("Asks")
     def asks(lower: torch.Tensor, upper: torch.Tensor) -> tuple[torch.Tensor | float, ...]:
-        seen.append(allowed())
+        seen.append(settings())
         return 0.0, 0.0, 1.0, -lower
 
     class Watched(nn.ReLU):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.append(allowed())
+            seen.append(settings())
             return super().forward(x)
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 5), Watched(), nn.Linear(5, 3))
@@ -78,8 +82,7 @@ def test_bounds_never_use_tf32(before: bool) -> None:
     net(x)
     net.bounds(*box(x, 0.1), y)
     net.cross_entropy(*box(x, 0.1), y)
-    assert len(seen) == 3 and all(found == {"cudnn": False, "matmul": False} for found in seen)
-    assert allowed() == {"cudnn": before, "matmul": before}
+    assert seen == [EXACT] * 3 and settings() == before
 
 
 @pytest.mark.gpu
