@@ -140,8 +140,7 @@ class Conv(Affine):
         # As a product with the image's patches: on a CPU, the weights' gradient then takes half the time.
         rows, columns = self.padding
         patches = sliding(F.pad(x, (columns, columns, rows, rows)), self.kernel, self.stride).permute(0, 1, 4, 5, 2, 3)
-        found = weight.flatten(1) @ patches.reshape(len(x), weight[0].numel(), -1)
-        found = found.unflatten(2, patches.shape[4:])
+        found = (weight.flatten(1) @ patches.flatten(4).flatten(1, 3)).unflatten(2, patches.shape[4:])
         return found if bias is None else found + bias.view(-1, 1, 1)
 
     def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

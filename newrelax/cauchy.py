@@ -66,4 +66,5 @@ def estimated_margins(
                 else:  # merged: the margins' own weights, in absolute value
                     beta[index] = matvec((matrix @ affine.weight).abs(), beta[source])
     own = beta[last] if isinstance(graph.steps[last].operator, Linear) else matvec(matrix.abs(), beta[last])
-    return matvec(matrix, center[last]) - estimate(matvec(matrix, projected[last])) - own, intervals
+    noise = (matrix @ projected[last].permute(1, 2, 0)).permute(2, 0, 1)
+    return matvec(matrix, center[last]) - estimate(noise) - own, intervals

@@ -63,8 +63,8 @@ def interval_pass(graph: Graph, lower: Tensor, upper: Tensor, relaxation: Relaxa
 
 
 def matvec(matrix: Tensor, values: Tensor) -> Tensor:
-    """Each example's matrix, [batch, rows, n], times its values, [..., batch, n]; [..., batch, rows]."""
-    return (matrix @ values.unsqueeze(-1)).squeeze(-1)
+    """Each example's matrix, [batch, rows, n], times its values, [batch, n]; [batch, rows]."""
+    return (matrix @ values.unsqueeze(2)).squeeze(2)
 
 
 def margin_intervals(graph: Graph, found: IntervalPass, matrix: Tensor) -> tuple[Tensor, Tensor]:
