@@ -59,29 +59,47 @@ def sliding(x: Tensor, size: tuple[int, int], stride: tuple[int, int]) -> Tensor
     return x.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1])
 
 
-class Linear(Affine):
+class Weighted(Affine):
+    """An operator with a weight and perhaps a bias; a class says how a weight acts on its input."""
+
     def __init__(self, node: Any) -> None:
         self._weight, self._bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-        self._transposed = bool(node.transB)
 
     @property
     def weight(self) -> Tensor:
-        """[outputs, inputs]."""
-        weight = self._weight.forward()
-        return weight if self._transposed else weight.t()
+        return self._weight.forward()
 
     @property
     def bias(self) -> Tensor | None:
         return None if self._bias is None else self._bias.forward()
 
+    def act(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The operator on x with this weight and bias in place of its own."""
+        raise NotImplementedError
+
     def value(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return self.act(x, self.weight, self.bias)
 
     def linear(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return self.act(x, self.weight)
 
     def magnitude(self, radius: Tensor) -> Tensor:
-        return F.linear(radius, self.weight.abs())
+        return self.act(radius, self.weight.abs())
+
+
+class Linear(Weighted):
+    def __init__(self, node: Any) -> None:
+        super().__init__(node)
+        self._transposed = bool(node.transB)
+
+    @property
+    def weight(self) -> Tensor:
+        """[outputs, inputs]."""
+        weight = super().weight
+        return weight if self._transposed else weight.t()
+
+    def act(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
 
     def transpose(self, a: Tensor) -> Tensor:
         return a @ self.weight
@@ -92,9 +110,11 @@ class Linear(Affine):
         return low, F.linear(upper, positive, self.bias) + F.linear(lower, negative)
 
 
-class Conv(Affine):
+class Conv(Weighted):
+    """weight: [outputs, inputs / groups, *kernel]."""
+
     def __init__(self, node: Any) -> None:
-        self._weight, self._bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+        super().__init__(node)
         self._input_shape = tuple(node.inputs[0].output_shape[1:])
         self.stride, self.padding, self.dilation = tuple(node.stride), tuple(node.padding), tuple(node.dilation)
         self._groups = node.groups
@@ -113,28 +133,10 @@ class Conv(Affine):
         windowed.padding, windowed._input_shape = (0, 0), (self._input_shape[0], *size)
         return windowed
 
-    @property
-    def weight(self) -> Tensor:
-        """[outputs, inputs / groups, *kernel]."""
-        return self._weight.forward()
-
-    @property
-    def bias(self) -> Tensor | None:
-        return None if self._bias is None else self._bias.forward()
-
-    def value(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.weight, self.bias)
-
-    def linear(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.weight)
-
-    def magnitude(self, radius: Tensor) -> Tensor:
-        return self._convolve(radius, self.weight.abs())
-
     def _is_small(self, x: Tensor) -> bool:
         return x.device.type == "cpu" and self._input_shape[0] <= FEW and self._groups == 1 and self.dilation == (1, 1)
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def act(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if not self._is_small(x) or x.requires_grad or not torch.is_grad_enabled():
             return F.conv2d(x, weight, bias, **self._options)
         # As a product with the image's patches: on a CPU, the weights' gradient then takes half the time.

@@ -239,7 +239,7 @@ class LinearPass:
         if self._hidden != "hybrid" or self._beta[start] is None:
             return total
         beta, size = self._beta[start].flatten(1), coefficients.flatten(2).abs()
-        return total + ((beta @ size[0].t()) if size.shape[0] == 1 else (size @ beta.unsqueeze(2)).squeeze(2))
+        return total + (beta @ size[0].t() if size.shape[0] == 1 else matvec(size, beta))
 
     def lower_bounds(self, specification: Tensor) -> Tensor:
         """Lower bounds of specification @ logits, [batch, specs]; merged into the last linear layer.

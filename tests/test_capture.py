@@ -157,7 +157,6 @@ def test_a_step_that_asks_cannot_be_recorded() -> None:
     """In a process of its own: a recording that broke off may leave CUDA's random streams unusable."""
     program = """
 from plugin.loop import train
-from tests.conftest import REPOSITORY
 from tests.tiny_runs import tiny_state
 state = tiny_state("IBP", device="cuda", capture=True, epochs=8)
 original = state.objective.net.bounds
