@@ -20,13 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .cache import pieces
 from .graph import Add, Graph, Relu
 from .relaxation import Lines
-
-CACHE = 1 << 22
-"""Bytes of coefficients that a CPU takes through a ReLU at a time: few enough to stay in its cache, where the
-element-wise passes run several times faster."""
-
 
 class _ThroughRelu(torch.autograd.Function):
     """(A, lower slope, upper slope, gap) → (A⁺·lower slope − A⁻·upper slope, ΣA⁺·gap).
@@ -41,7 +37,7 @@ class _ThroughRelu(torch.autograd.Function):
         ctx.save_for_backward(a, low, up, gap)
         out = a.new_empty(len(up), *a.shape[1:])
         loss = a.new_zeros(()) if gap is None else a.new_empty(out.shape[:2])
-        for i in _samples(out):
+        for i in pieces(out):
             own = _of(a, i)
             torch.mul(own, up[i].unsqueeze(1), out=out[i])
             if low is None and gap is None:
@@ -59,7 +55,7 @@ class _ThroughRelu(torch.autograd.Function):
         d_a = torch.empty_like(d_out) if ctx.needs_input_grad[0] else None
         d_low = torch.empty_like(up) if ctx.needs_input_grad[1] else None
         d_up, d_gap = torch.empty_like(up), None if gap is None else torch.empty_like(gap)
-        for i in _samples(d_out):
+        for i in pieces(d_out):
             own, d = _of(a, i), d_out[i]
             size = None if low is None and gap is None else _size(own, low)
             torch.sum((own if low is None else own - size) * d, 1, out=d_up[i])
@@ -80,14 +76,6 @@ class _ThroughRelu(torch.autograd.Function):
                     d_size.addcmul_(d_loss[i].unsqueeze(2), gap[i].unsqueeze(1))
             d_a[i].addcmul_(d_size, own.sign() if low is None else size.sign_())
         return None if d_a is None else d_a.sum_to_size(a.shape), d_low, d_up, d_gap
-
-
-def _samples(a: Tensor) -> list[slice]:
-    """Pieces of a batch of coefficients [batch, specs, n] that stay in a CPU's cache."""
-    size = len(a)
-    if a.device.type == "cpu":
-        size = max(1, CACHE // (a[0].numel() * a.element_size()))
-    return [slice(i, i + size) for i in range(0, len(a), size)]
 
 
 def _of(a: Tensor, samples: slice) -> Tensor:

@@ -1,4 +1,4 @@
-"""Back-substitution through ReLUs in pieces that stay in a CPU's cache: the same bounds and gradients."""
+"""Back-substitution through ReLUs and strided convolutions in pieces that stay in a CPU's cache: the same bounds and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from newrelax import substitution
+from newrelax import cache as cpu_cache
 from newrelax.bounds import BoundedNetwork, box
 from newrelax.registry import Registry
 
@@ -37,9 +37,16 @@ def sequential() -> nn.Module:
     )  # fmt: skip
 
 
+def strided() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 1, 3, stride=2, padding=(0, 1)), nn.ReLU(), nn.Conv2d(1, 4, 3, stride=(1, 2)), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4, 4),
+    )  # fmt: skip
+
+
 def found(build: Callable[[], nn.Module], method: str, cache: int, patch: pytest.MonkeyPatch) -> list[Tensor]:
     """Margins, and their sum's gradients."""
-    patch.setattr(substitution, "CACHE", cache)
+    patch.setattr(cpu_cache, "CACHE", cache)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, x = build().double(), torch.rand(BATCH, *SHAPE, dtype=torch.float64)
@@ -47,7 +54,7 @@ def found(build: Callable[[], nn.Module], method: str, cache: int, patch: pytest
     return [margins, *torch.autograd.grad(margins.sum(), list(model.parameters()))]
 
 
-@pytest.mark.parametrize("build", [sequential, Residual], ids=["sequential", "residual"])
+@pytest.mark.parametrize("build", [sequential, Residual, strided], ids=["sequential", "residual", "strided"])
 @pytest.mark.parametrize("method", ["CROWN-IBP-R", "CROWN", "DeepZ", "hBox"])
 def test_pieces_change_nothing(build: Callable[[], nn.Module], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, pieces = (found(build, method, cache, monkeypatch) for cache in (1 << 30, 1))

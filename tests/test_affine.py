@@ -1,0 +1,48 @@
+"""Convolutions to few channels: the transpose and its gradients are autograd's of `conv2d`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from newrelax import cache
+from newrelax.affine import Conv
+
+IMAGES = 7
+
+
+def convolution(weight: Tensor, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Conv:
+    return Conv(
+        SimpleNamespace(
+            inputs=[SimpleNamespace(output_shape=(1, weight.shape[1], *size)), SimpleNamespace(forward=lambda: weight)],
+            stride=stride, padding=padding, dilation=(1, 1), groups=1,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (0, 2)], ids=lambda p: f"padding {p}")
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (3, 3)], ids=lambda s: f"stride {s}")
+@pytest.mark.parametrize("kernel", [(4, 4), (3, 2), (1, 1), (2, 5)], ids=lambda k: f"kernel {k}")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transpose_is_the_gradient_of_the_convolution(
+    channels: int, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "CACHE", 4096)  # a few images at a time, and a piece that is not full
+    draw, size = torch.Generator().manual_seed(0), (9, 10)
+    weight = torch.randn(5, channels, *kernel, generator=draw, dtype=torch.float64, requires_grad=True)
+    image = torch.zeros(IMAGES, channels, *size, dtype=torch.float64, requires_grad=True)
+    output = F.conv2d(image, weight, stride=stride, padding=padding)
+    a = torch.randn(output.shape, generator=draw, dtype=torch.float64, requires_grad=True)
+    weights_of_sum = torch.randn(image.shape, generator=draw, dtype=torch.float64)
+
+    (expected,) = torch.autograd.grad((output * a).sum(), image, create_graph=True)
+    found = convolution(weight, size, stride, padding).transpose(a)
+
+    expected_gradients, gradients = (
+        torch.autograd.grad((y * weights_of_sum).sum(), (a, weight)) for y in (expected, found)
+    )
+    torch.testing.assert_close([found, *gradients], [expected, *expected_gradients], rtol=1e-9, atol=1e-9)
