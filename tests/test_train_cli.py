@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import io
 import json
 import os
 import shutil
@@ -15,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import plugin.loop
 from newrelax.errors import UserError
-from plugin.callbacks.progress import Progress
 from plugin.callbacks.tensorboard import TensorBoard
 from plugin.loop import train
 from plugin.train import main
@@ -167,33 +165,6 @@ def test_no_space_for_tensorboard(
     assert "Traceback" not in error
     assert error.splitlines()[-1].startswith("error: no space left on the device while writing")
     train_cli(tmp_path / "run", "--method", "natural", "--resume")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_in_plain_lines() -> None:
-    stream = io.StringIO()
-    train(tiny_state("IBP"), [Progress(stream)])
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 4
-    assert lines[3].startswith("epoch 4/4  loss ") and lines[3].endswith("0:00 left")
-    assert "certified loss" in lines[3] and "certified loss" not in lines[0]
-
-
-def test_few_plain_lines_for_long_runs() -> None:
-    stream = io.StringIO()
-    train(tiny_state("natural", epochs=60, limit_train=10), [Progress(stream)])
-    assert 20 <= len(stream.getvalue().splitlines()) <= 22
-
-
-def test_progress_bar_on_a_terminal() -> None:
-    stream = Terminal()
-    train(tiny_state("IBP", epochs=2, warmup=0, ramp=0), [Progress(stream)])
-    shown = stream.getvalue()
-    assert "epoch 2/2" in shown and "6/6" in shown and "certified loss" in shown and "certified " in shown
 
 
 def test_list_of_methods(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
