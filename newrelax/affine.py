@@ -134,18 +134,6 @@ class Conv(Weighted):
         windowed.padding, windowed._input_shape = (0, 0), (self._input_shape[0], *size)
         return windowed
 
-    def weight_gradient(self, x: Tensor, d: Tensor) -> Tensor:
-        """The gradient of W by Σ d·(Wx): x [n, *input shape], d [n, *output shape]."""
-        weight = self.weight
-        if weight.shape[1] > 1:
-            return torch.nn.grad.conv2d_weight(x, weight.shape, d, **self._options)
-        # A CPU's own kernel takes twice the time for one channel; the patches are copied a few images at a time.
-        found = torch.zeros_like(weight)
-        for i in pieces(d):
-            patches = self.patches(x[i]).flatten(4).flatten(1, 3)
-            found += (d[i].flatten(2) @ patches.mT).sum(0).view_as(weight)
-        return found
-
     def _is_small(self, x: Tensor) -> bool:
         return x.device.type == "cpu" and self._input_shape[0] <= FEW and self._groups == 1 and self.dilation == (1, 1)
 
@@ -158,7 +146,7 @@ class Conv(Weighted):
         return found if bias is None else found + bias.view(-1, 1, 1)
 
     def patches(self, x: Tensor) -> Tensor:
-        """What each place of the kernel meets, [n, channels, *kernel, *output rows and columns]: a view of padded images."""
+        """What each place of the kernel meets, [n, channels, *kernel, *output size]: a view of padded images."""
         rows, columns = self.padding
         windows = sliding(F.pad(x, (columns, columns, rows, rows)), self.kernel, self.stride)
         return windows.permute(0, 1, 4, 5, 2, 3)
@@ -216,9 +204,17 @@ class _TransposeToFew(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_image: Tensor) -> tuple[Tensor | None, ...]:
-        a, weight = ctx.saved_tensors
-        d_a = ctx.conv.act(d_image, weight) if ctx.needs_input_grad[0] else None
-        d_weight = ctx.conv.weight_gradient(d_image, a) if ctx.needs_input_grad[1] else None
+        (a, weight), conv = ctx.saved_tensors, ctx.conv
+        d_a = conv.act(d_image, weight) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return d_a, None, None
+        if weight.shape[1] > 1:
+            return d_a, torch.nn.grad.conv2d_weight(d_image, weight.shape, a, conv.stride, conv.padding), None
+        # A CPU's own kernel takes twice the time for one channel; the patches are copied a few images at a time.
+        d_weight = torch.zeros_like(weight)
+        for i in pieces(a):
+            patches = conv.patches(d_image[i]).flatten(4).flatten(1, 3)
+            d_weight += (a[i].flatten(2) @ patches.mT).sum(0).view_as(weight)
         return d_a, d_weight, None
 
 

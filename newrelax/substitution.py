@@ -24,6 +24,7 @@ from .cache import pieces
 from .graph import Add, Graph, Relu
 from .relaxation import Lines
 
+
 class _ThroughRelu(torch.autograd.Function):
     """(A, lower slope, upper slope, gap) → (A⁺·lower slope − A⁻·upper slope, ΣA⁺·gap).
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from newrelax import cache
 from newrelax.affine import Conv
 
+Pair = tuple[int, int]
 IMAGES = 7
 
 
-def convolution(weight: Tensor, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Conv:
+def convolution(weight: Tensor, size: Pair, stride: Pair, padding: Pair) -> Conv:
     return Conv(
         SimpleNamespace(
             inputs=[SimpleNamespace(output_shape=(1, weight.shape[1], *size)), SimpleNamespace(forward=lambda: weight)],
@@ -29,7 +30,7 @@ def convolution(weight: Tensor, size: tuple[int, int], stride: tuple[int, int], 
 @pytest.mark.parametrize("kernel", [(4, 4), (3, 2), (1, 1), (2, 5)], ids=lambda k: f"kernel {k}")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_transpose_is_the_gradient_of_the_convolution(
-    channels: int, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    channels: int, kernel: Pair, stride: Pair, padding: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "CACHE", 4096)  # a few images at a time, and a piece that is not full
     draw, size = torch.Generator().manual_seed(0), (9, 10)

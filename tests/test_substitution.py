@@ -1,4 +1,4 @@
-"""Back-substitution through ReLUs and strided convolutions in pieces that stay in a CPU's cache: the same bounds and gradients."""
+"""Back-substitution in pieces that stay in a CPU's cache: the same bounds and gradients."""
 
 from __future__ import annotations
 
