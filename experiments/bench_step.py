@@ -66,7 +66,7 @@ def training_state(case: Case, device: torch.device, model: nn.Module | None = N
     if unknown:
         raise UserError(f"{case.method}: unknown variant {unknown[0]!r}; known: NAME+{', NAME+'.join(VARIANTS)}")
     method = Registry.load().get_method(name)
-    kappa = 1.0 if method.propagation == "none" else 0.0 if "only" in variants else 0.5
+    kappa = 1.0 if method.propagation.name == "none" else 0.0 if "only" in variants else 0.5
     given: dict[str, Any] = dict(
         method=method.label, dataset=case.shape, model=case.model, batch_size=case.batch_size, eps=case.eps,
         device=str(device), capture=case.capture, loss_fusion="fusion" in variants, kappa=(kappa, kappa), l1=0.0,
@@ -77,7 +77,7 @@ def training_state(case: Case, device: torch.device, model: nn.Module | None = N
         model = models.build(case.model, dataset.input_shape, 10, dataset.mean, dataset.std, seed=0)
     state = TrainState.create(config, method, model.to(device).train(), dataset)
     if case.plain:
-        state.net = BoundedNetwork(model, dataset.input_shape, method, plain=True)
+        state.net = BoundedNetwork(model, dataset.input_shape, method, engine="auto_LiRPA")
         state.objective = replace(state.objective, net=state.net)
     return state, Values(case.eps, kappa, 0.5 if method.beta is not None else 1.0, config.lr)
 

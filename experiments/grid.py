@@ -43,6 +43,7 @@ OPTIONS: Mapping[str, type] = {
     "pgd-steps": int,
     "limit-test": int,
     "bound-memory": int,
+    "engine": str,
     "weights": str,
     "plugin": str,
     "allow-unsound": bool,

@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from newrelax.errors import UserError
-
 from experiments.engines import Stop, Watcher
 from experiments.store import ANALYSIS, RESULT, Place
 from experiments.worker import Job, Outcome, State, attempt, lock
+from newrelax.errors import UserError
 
 _BUSY_SECONDS = 0.5
 _NOTES = ("json", "log", "attempts.jsonl", "failure.json")

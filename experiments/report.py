@@ -13,9 +13,6 @@ from pathlib import Path
 
 import click
 
-from newrelax.cli import run_command
-from newrelax.errors import UserError
-
 from experiments.document import Block, Bullets, Cell, Grid, Heading, Paragraph, Picture, to_html, to_markdown
 from experiments.figures import draw_curves, draw_heatmap, draw_tightness, row_label
 from experiments.grid import Table, parse_only
@@ -23,6 +20,8 @@ from experiments.paper import paper_figures
 from experiments.store import write_atomically
 from experiments.summary import Figure, Properties, Row, Variant, collect_properties, collect_rows, timings
 from experiments.table_file import change, load_table
+from newrelax.cli import run_command
+from newrelax.errors import UserError
 
 _VERDICT = {True: "✓", False: "✗", None: "—"}
 _REMARKS = (

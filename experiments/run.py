@@ -19,15 +19,14 @@ from pathlib import Path
 
 import click
 
-from newrelax.cli import run_command
-from newrelax.errors import UserError
-
 from experiments.engines import Engine, LocalEngine
 from experiments.grid import Run, expand, parse_only
 from experiments.progress import Progress
 from experiments.store import Place
 from experiments.table_file import change, load_table
 from experiments.worker import Job, Outcome, State
+from newrelax.cli import run_command
+from newrelax.errors import UserError
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130

@@ -19,9 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from newrelax.errors import UserError
-
 from experiments.grid import OPTIONS, Analysis, Layout, Override, Run, Scalar, Table, expand
+from newrelax.errors import UserError
 
 
 def table_names() -> list[str]:

@@ -19,9 +19,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from newrelax.errors import UserError
-
 from experiments.store import Place, write_json
+from newrelax.errors import UserError
 
 # What a log's last lines say when another try may well succeed: memory or disk that others may free, a device or a
 # network that was away.  Anything else with an exit status is the run's own fault and comes back at each try.

@@ -1,39 +1,60 @@
-"""A model seen through a convex relaxation: certified lower bounds of its margins."""
+"""A network's outputs over boxes of inputs: certified bounds, for training and for certifying."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import UserError
-from .fusion import can_fuse, fused_cross_entropy
-from .method import Method
-from .precision import full_precision
-from .registry import Registry
+from newrelax.arguments import (
+    UNIT_RANGE,
+    DataRange,
+    box,
+    check_box,
+    check_eps,
+    check_inputs,
+    check_labels,
+    check_model,
+    check_range,
+    check_specification,
+)
+from newrelax.errors import UserError
+from newrelax.methods.method import Method
+from newrelax.network.graph import Graph, Statistics
+from newrelax.network.operators.rule import Rule
+from newrelax.network.rules import BUILTIN_RULES
+from newrelax.network.same import check_same, check_traced
+from newrelax.network.statistics import observed
+from newrelax.precision import full_precision
+from newrelax.propagations.base import Bounds, Ends, Layers, Problem, chunk_memory, interval_ends
+from newrelax.propagations.fusion import fused_cross_entropy
+from newrelax.propagations.ibp_backward import IntervalBackwardPropagation
+from newrelax.registry import Registry
 
-if TYPE_CHECKING:
-    from .graph import Graph
-    from .plain import PlainBounds
-    from .propagation import IntervalPass, LinearPass
-    from .random_slope import Slopes
+__all__ = ["BoundedNetwork", "Clean", "LossBounds", "MarginBounds", "bounds", "box", "certify", "specification", "worst_logits"]
+
+Engine = Literal["newrelax", "auto_LiRPA"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+"""This project's own passes, or auto_LiRPA's `compute_bounds` over the same steps."""
+
+NO_STATISTICS: Statistics = {}
 
 
 @dataclass(frozen=True)
 class MarginBounds:
     """What one call of `BoundedNetwork.bounds` found.
 
-    margins: lower bounds of z_y − z_j over the box, j ≠ y ascending; [batch, classes − 1], differentiable in the weights.
+    margins: lower bounds of z_y − z_j over the box, j ≠ y ascending, [batch, classes − 1]; for one logit [batch, 1], of z where
+    y = 1 and of −z where y = 0. Differentiable in the weights.
     layers: pre-activation bounds (lower, upper) of every ReLU in the model's order, detached.
     """
 
     margins: Tensor
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: Layers
 
 
 @dataclass(frozen=True)
@@ -46,19 +67,26 @@ class LossBounds:
 
     loss: Tensor
     margins: Tensor
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: Layers
 
 
-def box(x: Tensor, eps: float | Tensor, data_range: tuple[float, float] = (0.0, 1.0)) -> tuple[Tensor, Tensor]:
-    """The L∞ ball of radius eps (in input units) around x, clipped to the data range: (lower, upper), each like x."""
-    low, high = data_range
-    return (x - eps).clamp(min=low, max=high), (x + eps).clamp(min=low, max=high)
+@dataclass(frozen=True)
+class Clean:
+    """A clean pass: the model's own logits, and in training the batch norms' statistics that bounds are to be computed with."""
+
+    logits: Tensor
+    statistics: Statistics = field(default_factory=dict)
 
 
-def specification(y: Tensor, classes: int, dtype: torch.dtype | None = None) -> Tensor:
-    """The margin matrix: row j of example i is e_y − e_j, j ≠ y ascending; [batch, classes − 1, classes]."""
-    identity = torch.eye(classes, dtype=dtype, device=y.device)
-    return identity[y].unsqueeze(1) - identity[other_classes(y, classes)]
+def specification(y: Tensor, outputs: int, dtype: torch.dtype | None = None) -> Tensor:
+    """The margin matrix: row j of example i is e_y − e_j, j ≠ y ascending; [batch, classes − 1, classes].
+
+    For one logit, which decides by its sign: +1 where y = 1, −1 where y = 0; [batch, 1, 1].
+    """
+    if outputs == 1:
+        return (2 * y - 1).to(dtype or torch.get_default_dtype()).view(-1, 1, 1)
+    identity = torch.eye(outputs, dtype=dtype, device=y.device)
+    return identity[y].unsqueeze(1) - identity[other_classes(y, outputs)]
 
 
 def other_classes(y: Tensor, classes: int) -> Tensor:
@@ -79,182 +107,242 @@ def is_at(share: float | Tensor, end: float) -> bool:
 
 
 class BoundedNetwork:
-    """A model whose margins are bounded with a method.
+    """A model whose outputs are bounded with a method.
 
-    model: [batch, *input_shape] → logits [batch, classes]. Its parameters stay its own: optimise
-    `model.parameters()`. In training mode, `net(x)` fixes the batch-norm statistics that the next `bounds` uses,
-    so call it first, with the clean batch.
+    model: [batch, *input_shape] → outputs [batch, *]. Its parameters stay its own: optimise `model.parameters()`.
+    memory: bytes that one chunk of back-substituted coefficients may take; `chunk_memory` by default.
+    engine: one of `ENGINES`. operators: rules for the model's operators.
 
-    memory: bytes that one chunk of back-substituted coefficients may take; `propagation.chunk_memory` by default.
-    plain: leave everything to auto_LiRPA's `compute_bounds`; by default that happens only for graphs that `graph.Graph`
-    does not know.
-
-    Raises `UserError` if auto_LiRPA cannot trace the model, or the method has no way through its graph.
+    Raises `UserError` in one line if the model has no graph, or the method no way through it.
     """
 
     def __init__(
-        self, model: nn.Module, input_shape: Sequence[int], method: Method, *, memory: int | None = None, plain: bool = False
+        self,
+        model: nn.Module,
+        input_shape: Sequence[int],
+        method: Method,
+        *,
+        memory: int | None = None,
+        engine: str = "newrelax",
+        operators: Sequence[Rule] = BUILTIN_RULES,
     ) -> None:
-        # imported at first use: where auto_LiRPA is missing, a command line says so in one line
-        from .graph import Graph, UnsupportedGraph
-        from .plain import PlainBounds, check_same, trace
-
+        if engine not in ENGINES:
+            raise UserError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
         self.model, self.method, self.input_shape = model, method, tuple(input_shape)
+        self.engine: Engine = "auto_LiRPA" if method.propagation.name == "forward" else engine
         self._memory = memory
-        self._plain: PlainBounds | None = None
         self._graph: Graph | None = None
+        self._propagation = method.propagation
         if not method.gives_bounds:
             return
-        relaxation = method.relaxation
-        self._parallel = relaxation is not None and relaxation.parallel
-        self._chord = relaxation is not None and relaxation.chord and not self._parallel
-        if method.propagation in ("hybrid", "cauchy", "cauchy-hybrid") and not self._parallel:
-            raise UserError(f"{method.label}: {method.propagation} propagation needs parallel lines (return one slope for both)")
-        bounded, sample, logits = trace(model, input_shape, method)
-        self.classes = int(bounded[bounded.final_name].output_shape[-1])
-        if not plain and method.propagation != "forward":
-            try:
-                self._graph = Graph.of(bounded, self.input_shape)
-                with torch.no_grad():
-                    check_same(self._graph.forward(sample), logits, model)
-                return
-            except UnsupportedGraph as unsupported:
-                if method.propagation in ("cauchy", "cauchy-hybrid") or method.random_slopes:
-                    raise UserError(f"{method.label} cannot pass the operator {unsupported} of this model") from unsupported
-        self._plain = PlainBounds(model, bounded, method)
+        self._graph = Graph(model, self.input_shape, operators)
+        with full_precision():
+            check_traced(self._graph)
+        if self.engine == "auto_LiRPA":
+            from newrelax.lirpa.engine import LirpaPropagation  # a user of our own passes need not have it
+
+            self._propagation = LirpaPropagation(self._graph, method)
+
+    @property
+    def graph(self) -> Graph:
+        """The model's graph; raises `UserError` for methods without bounds."""
+        if self._graph is None:
+            raise UserError(f"{self.method.label} gives no bounds; certify with {self.method.certify_with}")
+        return self._graph
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs there are; 1 for a binary classifier."""
+        return torch.Size(self.graph.output_shape).numel()
 
     @full_precision()
+    def observe(self, x: Tensor) -> Clean:
+        """The model's own clean pass. In training mode its batch norms' statistics come along, for the next bounds."""
+        if self._graph is None or not self._graph.has_batch_norm or not self.model.training:
+            return Clean(self.model(x))
+        with observed(self._graph) as statistics:
+            logits = self.model(x)
+        return Clean(logits, statistics)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Clean logits."""
-        if self._plain is not None:
-            return self._plain.forward(x)
-        if self._graph is None or not self._graph.has_batch_norm:
-            return self.model(x)
-        if self.model.training:
-            return self._graph.forward(x, training=True)
-        self._graph.use_running_statistics()
-        return self.model(x)
+        return self.observe(x).logits
+
+    def check_same(self, x: Tensor) -> None:
+        """Raises `UserError` where the steps give other outputs than the model at x (evaluation mode)."""
+        with full_precision():
+            check_same(self.graph, x)
 
     @full_precision()
-    def bounds(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0) -> MarginBounds:
+    def bounds(
+        self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0, statistics: Statistics | None = None
+    ) -> MarginBounds:
         """Lower bounds of the margins over the boxes [lower, upper].
 
         lower, upper: [batch, *input_shape] in the model's input units. y: [batch], long.
         beta: weight of this method's logits against IBP's, (1 − beta)·IBP + beta·method.
+        statistics: of batch norms, from `observe`; their running ones by default.
         """
-        from .cauchy import estimated_margins
-        from .propagation import interval_pass, layers_in_order, margin_intervals
-
-        if self._plain is not None:
-            return self._plain_bounds(lower, upper, y, beta)
-        if self._graph is None:
-            raise UserError(f"{self.method.label} gives no bounds; certify with {self.method.certify_with}")
-        if not self.model.training:
-            self._graph.use_running_statistics()
-        graph, method, matrix = self._graph, self.method, specification(y, self.classes, lower.dtype)
-        if method.propagation in ("cauchy", "cauchy-hybrid"):
-            margins, intervals = estimated_margins(
-                graph, lower, upper, matrix, method.relaxation, k=method.k, hybrid=method.propagation == "cauchy-hybrid"
-            )
-            return MarginBounds(margins, layers_in_order(graph, intervals))
-        found = None
-        if method.propagation in ("interval", "ibp+backward") or not is_at(beta, 1.0):
-            found = interval_pass(graph, lower, upper, method.relaxation if method.propagation == "interval" else None)
-        if method.propagation == "interval":
-            return MarginBounds(margin_intervals(graph, found, matrix)[0], layers_in_order(graph, found.intervals))
-        margins: Tensor | float = 0.0
-        intervals = found.intervals if found is not None else {}
-        if not is_at(beta, 1.0):
-            margins = (1 - beta) * margin_intervals(graph, found, matrix)[0]
-        if not is_at(beta, 0.0):
-            slopes = None
-            if method.random_slopes and self.model.training:
-                slopes = self._random_slopes(lower, upper, y, matrix, found)
-            linear = self._linear_pass(lower, upper, found, slopes)
-            margins = margins + beta * linear.lower_bounds(matrix)
-            intervals = linear.intervals
-        return MarginBounds(margins, layers_in_order(graph, intervals))
+        found = self.linear_bounds(lower, upper, specification(y, self.outputs, lower.dtype), beta=beta, statistics=statistics)
+        return MarginBounds(found.lower, found.layers)
 
     @full_precision()
-    def cross_entropy(self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0) -> LossBounds:
+    def linear_bounds(
+        self, lower: Tensor, upper: Tensor, matrix: Tensor, *, beta: float | Tensor = 1.0, statistics: Statistics | None = None
+    ) -> Bounds:
+        """Lower bounds of matrix @ outputs over the boxes; matrix: [batch, rows, outputs]. The rest as in `bounds`."""
+        problem = self._problem(lower, upper, statistics)
+        if self._propagation.name == "interval" or is_at(beta, 1.0):
+            return self._propagation.bounds(problem, matrix)
+        low, _, layers = self._intervals(problem, matrix)
+        margins = (1 - beta) * low
+        if not is_at(beta, 0.0):
+            found = self._propagation.bounds(problem, matrix)
+            margins, layers = margins + beta * found.lower, found.layers
+        return Bounds(margins, layers)
+
+    @full_precision()
+    def cross_entropy(
+        self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0, statistics: Statistics | None = None
+    ) -> LossBounds:
         """Upper bounds of the cross-entropy over the boxes, bounded as one output (`fusion`); arguments as in `bounds`.
 
         beta: weight of the fused bound against IBP's, (1 − beta)·CE(IBP's worst-case logits) + beta·fused; both are
-        sound, so their mean is. Raises `UserError` for methods that `can_fuse` refuses.
+        sound, so their mean is. Raises `UserError` for methods that `can_fuse` refuses, and for one logit.
         """
-        from .propagation import interval_pass, layers_in_order, margin_intervals
-
         if not can_fuse(self.method):
-            raise UserError(f"{self.method.label}: no bound of the loss as one output; CROWN-IBP, CROWN-IBP-R and their like have it")
-        matrix, below = specification(y, self.classes, lower.dtype), None
-        if self._plain is not None:
-            both = self._plain.margins(lower, upper, torch.cat([matrix, -matrix], 1), ibp=True)
-            low, negated_high = both.chunk(2, dim=1)
-            high, layers = -negated_high, self._plain.layers()
-            below = partial(self._plain.margins, lower, upper)
-        else:
-            if not self.model.training:
-                self._graph.use_running_statistics()
-            found = interval_pass(self._graph, lower, upper)
-            low, high = margin_intervals(self._graph, found, matrix)
-            layers = layers_in_order(self._graph, found.intervals)
-            if not is_at(beta, 0.0):
-                below = self._linear_pass(lower, upper, found, None).lower_bounds
+            raise UserError(
+                f"{self.method.label}: no bound of the loss as one output; CROWN-IBP, CROWN-IBP-R and their like have it"
+            )
+        if self.outputs == 1:
+            raise UserError("one logit has one margin, whose loss is its bound: leave loss fusion out")
+        problem, matrix = self._problem(lower, upper, statistics), specification(y, self.outputs, lower.dtype)
+        low, high, layers = self._intervals(problem, matrix)
         loss: Tensor | float = 0.0
         if not is_at(beta, 1.0):
             loss = (1 - beta) * F.cross_entropy(worst_logits(low, y), y, reduction="none")
         if not is_at(beta, 0.0):
-            loss = loss + beta * fused_cross_entropy(low, high, lambda w: below(w.unsqueeze(1) @ matrix).squeeze(1))
+
+            def below(weights: Tensor) -> Tensor:
+                return self._propagation.bounds(problem, weights.unsqueeze(1) @ matrix).lower.squeeze(1)
+
+            loss = loss + beta * fused_cross_entropy(low, high, below)
+        assert isinstance(loss, Tensor)
         return LossBounds(loss, low.detach(), layers)
 
-    def _linear_pass(
-        self, lower: Tensor, upper: Tensor, found: IntervalPass | None, slopes: Mapping[int, Tensor] | None
-    ) -> LinearPass:
-        from .propagation import LinearPass
+    def _problem(self, lower: Tensor, upper: Tensor, statistics: Statistics | None) -> Problem:
+        memory = chunk_memory(lower.device) if self._memory is None else self._memory
+        return Problem(self.graph.network(statistics), lower, upper, self.method.lines, memory)
 
-        hidden = {"ibp+backward": "interval"}.get(self.method.propagation, self.method.propagation)
-        return LinearPass(
-            self._graph, lower, upper, self.method.relaxation, hidden=hidden, memory=self._memory,
-            parallel=self._parallel, chord=self._chord, found=found if hidden == "interval" else None, slopes=slopes,
-        )  # fmt: skip
+    def _intervals(self, problem: Problem, matrix: Tensor) -> tuple[Tensor, Tensor, Layers]:
+        if self.engine == "auto_LiRPA":
+            from newrelax.lirpa.engine import LirpaPropagation
 
-    def _random_slopes(self, lower: Tensor, upper: Tensor, y: Tensor, matrix: Tensor, found: IntervalPass) -> Slopes:
-        from .random_slope import moved_slopes
+            assert isinstance(self._propagation, LirpaPropagation)
+            low, high, layers = self._propagation.intervals(problem, matrix)
+            return low, high, layers
+        low, high = interval_ends(problem, problem.intervals, matrix)
+        return low, high, problem.layers(problem.intervals.entered)
 
-        fixed = found.detached()
 
-        def loss_of(slopes: Slopes) -> Tensor:
-            margins = self._linear_pass(lower, upper, fixed, slopes).lower_bounds(matrix)
-            return F.cross_entropy(worst_logits(margins, y), y)
+def can_fuse(method: Method) -> bool:
+    """Whether the method bounds margins by one back-substitution over interval bounds of the hidden layers."""
+    return isinstance(method.propagation, IntervalBackwardPropagation)
 
-        return moved_slopes({index: tuple(low.shape) for index, (low, _) in fixed.intervals.items()}, lower, loss_of)
 
-    def _plain_bounds(self, lower: Tensor, upper: Tensor, y: Tensor, beta: float | Tensor) -> MarginBounds:
-        matrix = specification(y, self.classes, lower.dtype)
-        margins: Tensor | float = 0.0
-        if not is_at(beta, 1.0):
-            margins = (1 - beta) * self._plain.margins(lower, upper, matrix, ibp=True)
-        if not is_at(beta, 0.0):
-            margins = margins + beta * self._plain.margins(lower, upper, matrix)
-        return MarginBounds(margins, self._plain.layers())
+def _bounded(
+    model: nn.Module,
+    x: Tensor,
+    method: str | Method,
+    registry: Registry | None,
+    engine: str,
+    memory: int | None,
+    estimates: bool,
+) -> BoundedNetwork:
+    """The model in evaluation mode, checked to be the same function at x."""
+    registry = registry or Registry.load()
+    if not isinstance(method, (str, Method)):
+        raise UserError(f"expected method as a name or a Method, got {type(method).__name__}")
+    chosen = registry.get_method(method) if isinstance(method, str) else method
+    if chosen.gives_bounds and not chosen.propagation.sound and not estimates:
+        raise UserError(
+            f"{chosen.label} only estimates bounds, which certifies nothing: allow_estimates=True gives its figures"
+        )
+    net = BoundedNetwork(model, x.shape[1:], chosen, memory=memory, engine=engine, operators=registry.operators)
+    net.check_same(x)
+    return net
 
 
 def certify(
     model: nn.Module,
     x: Tensor,
-    y: Tensor,
-    eps: float,
+    y: Tensor | Sequence[int],
+    eps: float | Tensor,
     method: str | Method = "CROWN-IBP-R",
-    data_range: tuple[float, float] = (0.0, 1.0),
+    data_range: DataRange = UNIT_RANGE,
     registry: Registry | None = None,
+    *,
+    engine: str = "newrelax",
+    memory: int | None = None,
+    allow_estimates: bool = False,
 ) -> Tensor:
     """Lower bounds of z_y − z_j, j ≠ y ascending, for every x' with |x' − x|∞ ≤ eps inside the data range.
 
-    x: [batch, ...] in the model's input units and dtype (float32 or float64); y: [batch].
-    Returns [batch, classes − 1], differentiable in the weights; all positive means certified.
+    x: [batch, *features] in the model's input units and dtype (float32 or float64); y: classes [batch].
+    eps: a radius; or one for each example [batch], each feature [*features], or both [batch, *features].
+    data_range: (smallest, largest) input, numbers or tensors of features; None: the ball is not clipped.
+    engine, memory: see `BoundedNetwork`. The model is bounded as in evaluation mode, and left as it was.
 
-    Raises `UserError` for an unknown method or a model that auto_LiRPA cannot trace.
+    Returns [batch, classes − 1], differentiable in the weights; all positive means certified. For one logit [batch, 1]: the
+    lower bound of z where y = 1 and of −z where y = 0.
+
+    Raises `UserError` for arguments, methods and models that it cannot take.
     """
-    if isinstance(method, str):
-        method = (registry or Registry.load()).get_method(method)
-    return BoundedNetwork(model, x.shape[1:], method).bounds(*box(x, eps, data_range), y).margins
+    model = check_model(model)
+    x = check_inputs(x, model)
+    limits, radius = check_range(data_range, x), check_eps(eps, x)
+    net = _bounded(model, x, method, registry, engine, memory, allow_estimates)
+    if len(net.graph.output_shape) != 1:
+        raise UserError(f"expected logits [batch, classes], got outputs of shape {net.graph.output_shape}: see newrelax.bounds")
+    labels = check_labels(y, len(x), net.outputs).to(x.device)
+    if len(x) == 0:
+        return x.new_zeros(0, max(1, net.outputs - 1))
+    return _or_nothing(net.bounds(*box(x, radius, limits), labels).margins)
+
+
+def bounds(
+    model: nn.Module,
+    lower: Tensor,
+    upper: Tensor,
+    specification: Tensor | None = None,
+    method: str | Method = "CROWN",
+    *,
+    registry: Registry | None = None,
+    engine: str = "newrelax",
+    memory: int | None = None,
+    allow_estimates: bool = False,
+) -> Ends:
+    """Lower and upper bounds of the outputs, or of linear functions of them, for every input in [lower, upper].
+
+    lower, upper: [batch, *features] in the model's input units and dtype. specification: [rows, outputs], or
+    [batch, rows, outputs] for one of its own for each example; several axes of outputs count as one.
+
+    Returns (lower, upper), each [batch, *outputs], or [batch, rows] with a specification; differentiable in the weights.
+
+    Raises `UserError` for arguments, methods and models that it cannot take.
+    """
+    model = check_model(model)
+    low, high = check_box(lower, upper, model)
+    net = _bounded(model, (low + high) / 2, method, registry, engine, memory, allow_estimates)
+    matrix = check_specification(specification, len(low), net.outputs, low)
+    shape = (len(low), *(net.graph.output_shape if specification is None else matrix.shape[1:2]))
+    if len(low) == 0:
+        return low.new_zeros(shape), low.new_zeros(shape)
+    both = _or_nothing(net.linear_bounds(low, high, torch.cat([matrix, -matrix], 1)).lower)
+    below, above = both.chunk(2, dim=1)
+    return below.reshape(shape), -above.reshape(shape)
+
+
+def _or_nothing(lower: Tensor) -> Tensor:
+    """Where bounds are not numbers, nothing is known: −∞ is a lower bound of everything."""
+    return torch.where(lower.isnan(), -torch.inf, lower)

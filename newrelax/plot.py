@@ -17,12 +17,16 @@ import click
 import torch
 from torch import Tensor
 
+from newrelax.checks.jumps import find_jumps, jump_points
+from newrelax.checks.places import display
+from newrelax.checks.soundness import find_counterexample
 from newrelax.cli import run_command
 from newrelax.errors import UserError
-from newrelax.jumps import find_jumps, jump_points
+from newrelax.methods.builtin import BUILTIN
+from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from newrelax.relaxation import Relaxation
-from newrelax.soundness import find_counterexample
+from newrelax.relaxations.activation import RELU
+from newrelax.relaxations.base import Relaxation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +35,18 @@ if TYPE_CHECKING:
 GRID = ((-3.0, -1.0), (-3.0, 1.0), (-2.0, 2.0), (-1.0, 3.0), (1.0, 3.0))
 """The intervals (l, u) of the picture, one column each."""
 
+POSITIVE_GRID = ((0.1, 1.0), (0.1, 3.0), (0.5, 2.0), (1.0, 3.0), (2.0, 3.0))
+"""The same for activations that are not defined everywhere."""
+
+EDGE = 3.4
+"""Pictures go from -EDGE to EDGE."""
+
+RELU_HEIGHT = (-3.3, 4.3)
+
 SPAN, STEP = 3.0, 0.05
 """The page's sliders go from -SPAN to SPAN in steps of STEP."""
 
-_LOWER, _UPPER, _RELU, _AREA = "#2563c9", "#d9570b", "#1d2433", "#8c6bd6"
+_LOWER, _UPPER, _CURVE, _AREA = "#2563c9", "#d9570b", "#1d2433", "#8c6bd6"
 
 
 @dataclass(frozen=True)
@@ -50,40 +62,66 @@ class Drawing:
 
 
 def draw(drawings: Sequence[Drawing], grid: Sequence[tuple[float, float]] = GRID) -> Figure:
-    """One figure: a row per relaxation, a column per interval (l, u), the two lines around ReLU."""
+    """One figure: a row per relaxation, a column per interval (l, u), the two lines around the activation."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.3 * len(grid) + 0.8, 2.1 * len(drawings) + 0.9), layout="constrained")
-    axes = figure.subplots(len(drawings), len(grid), squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(len(drawings), len(grid), squeeze=False, sharex=True, sharey="row")
+    titled: Sequence[tuple[float, float]] = ()
     for row, drawing in zip(axes, drawings, strict=True):
         relaxation = drawing.relaxation
-        lines = _lines(relaxation, torch.tensor([l for l, _ in grid]), torch.tensor([u for _, u in grid]))
-        for axis, (lower, upper), four in zip(row, grid, lines.tolist(), strict=True):
-            _draw_one(axis, lower, upper, four)
+        own = grid if relaxation.function_of.is_everywhere else POSITIVE_GRID[: len(grid)]
+        lines = _lines(relaxation, torch.tensor([l for l, _ in own]), torch.tensor([u for _, u in own]))
+        for axis, (lower, upper), four in zip(row, own, lines.tolist(), strict=True):
+            _draw_one(axis, relaxation, lower, upper, four)
+            if own != titled:
+                axis.set_title(f"l = {lower:g}, u = {upper:g}", fontsize=9)
+        titled = own
         jumps = ", ".join(jump.condition.split(";")[0] for jump in find_jumps(relaxation))
         text = [drawing.title, f"jumps: {jumps}" if jumps else "continuous"]
+        if relaxation.activation != RELU.name:
+            text.insert(1, f"around {relaxation.activation}")
         row[0].set_ylabel("\n".join(textwrap.fill(line, 34) for line in text), fontsize=8)
-    for axis, (lower, upper) in zip(axes[0], grid, strict=True):
-        axis.set_title(f"l = {lower:g}, u = {upper:g}", fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
-def _draw_one(axis: Axes, lower: float, upper: float, four: list[float]) -> None:
+def _draw_one(axis: Axes, relaxation: Relaxation, lower: float, upper: float, four: list[float]) -> None:
     x = torch.linspace(lower, upper, 2).tolist()
     below, above = ([four[k] * at + four[k + 1] for at in x] for k in (0, 2))
     axis.axhline(0, color="#c9ced8", linewidth=0.7, zorder=0)
     axis.axvspan(lower, upper, color="#f2f4f8", zorder=-1)
     axis.fill_between(x, below, above, color=_AREA, alpha=0.25, linewidth=0, label="relaxed area")
-    axis.plot([-3.4, 0, 3.4], [0, 0, 3.4], color=_RELU, linewidth=1.1, alpha=0.55, label="ReLU")
+    places, values = _curve(relaxation)
+    name = "ReLU" if relaxation.activation == RELU.name else "activation"
+    axis.plot(places.tolist(), values.tolist(), color=_CURVE, linewidth=1.1, alpha=0.55, label=name)
     axis.plot(x, above, color=_UPPER, linewidth=1.8, label="upper line", solid_capstyle="butt")
     axis.plot(x, below, color=_LOWER, linewidth=1.8, label="lower line", solid_capstyle="butt")
-    axis.set_xlim(-3.4, 3.4)
-    axis.set_ylim(-3.3, 4.3)
+    axis.set_xlim(-EDGE, EDGE)
+    axis.set_ylim(*_height(relaxation))
     axis.tick_params(labelsize=7, length=2)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+
+
+def _curve(relaxation: Relaxation, count: int = 273) -> tuple[Tensor, Tensor]:
+    """Places from -EDGE to EDGE and the activation there, each [count]; NaN where it is not defined."""
+    places = torch.linspace(-EDGE, EDGE, count, dtype=torch.float64)
+    activation = relaxation.function_of
+    inside, at, _ = activation.within(places, places)
+    return places, torch.where(inside, activation(at), torch.nan)
+
+
+def _height(relaxation: Relaxation) -> tuple[float, float]:
+    """The smallest and the largest value that a picture shows: a bit more than the activation's own between -SPAN and SPAN."""
+    if relaxation.function_of is RELU:
+        return RELU_HEIGHT
+    places, values = _curve(relaxation)
+    known = values[(places.abs() <= SPAN) & (places.abs() >= 0.1) & values.isfinite()]
+    low, high = min(float(known.min()), 0.0), max(float(known.max()), 0.0)
+    room = 0.35 * max(high - low, 0.5)
+    return low - room, high + room
 
 
 def render_page(drawings: Sequence[Drawing]) -> str:
@@ -94,6 +132,7 @@ def render_page(drawings: Sequence[Drawing]) -> str:
         "start": -SPAN,
         "step": STEP,
         "count": count,
+        "edge": EDGE,
         "relaxations": [_describe(drawing.relaxation, values) for drawing in drawings],
         "menu": [[label, index] for index, drawing in enumerate(drawings) for label in drawing.labels],
     }
@@ -107,6 +146,9 @@ def _describe(relaxation: Relaxation, values: Tensor) -> dict[str, object]:
     counterexample = find_counterexample(relaxation)
     return {
         "doc": relaxation.__doc__ or "",
+        "activation": display(relaxation.activation),
+        "curve": _encode(_curve(relaxation)[1]),
+        "height": list(_height(relaxation)),
         "counterexample": None if counterexample is None else str(counterexample),
         "jumps": [str(jump) for jump in find_jumps(relaxation)],
         "jumpPoints": _encode(jump_points(relaxation, values)),
@@ -135,14 +177,22 @@ def select(registry: Registry, names: Sequence[str]) -> list[Drawing]:
     values: dict[str, Relaxation] = {}
     for name in names:
         for method in registry.values() if name == "all" else [registry.get_method(name)]:
-            if method.relaxation is not None:
-                key = method.relaxation.label
-                values[key] = method.relaxation
+            parts = _drawn(method)
+            for part in parts:
+                key = f"{part.activation} {part.label}"
+                values[key] = part
                 known = labels.setdefault(key, [])
-                known += [method.label] if method.label not in known else []
-            elif name != "all":
+                label = method.label if len(parts) == 1 else f"{method.label} ({display(part.activation)})"
+                known += [label] if label not in known else []
+            if not parts and name != "all":
                 raise UserError(f"{method.label} has no lines to draw")
     return [Drawing(tuple(labels[key]), value) for key, value in values.items()]
+
+
+def _drawn(method: Method) -> tuple[Relaxation, ...]:
+    """The method's relaxations; without a built-in one of ReLU that only stands beside one of another activation."""
+    common = {other.relaxation for other in BUILTIN} if method.activations else set()
+    return tuple(part for part in method.relaxations if part not in common)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -39,7 +39,8 @@ def full_precision() -> Iterator[None]:
 
 def _newer_settings() -> list[tuple[Any, Any]]:
     """Each setting and the one that it follows unless it is set itself; torch 2.9 and on."""
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
     if not hasattr(cudnn, "conv"):
         return []
-    return [(torch.backends.cuda.matmul, cudnn), (cudnn.conv, cudnn), (mkldnn.matmul, mkldnn), (mkldnn.conv, mkldnn)]
+    return [(backends.cuda.matmul, cudnn), (cudnn.conv, cudnn), (mkldnn.matmul, mkldnn), (mkldnn.conv, mkldnn)]

@@ -11,10 +11,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from newrelax.builtin import BUILTIN
 from newrelax.errors import UserError
-from newrelax.method import Method
-from newrelax.relaxation import Relaxation
+from newrelax.methods.builtin import BUILTIN
+from newrelax.methods.method import Method
+from newrelax.network.operators.rule import Rule
+from newrelax.network.rules import BUILTIN_RULES
+from newrelax.relaxations.base import Relaxation
 
 _BUILTIN_SOURCE = "newrelax (built-in)"
 
@@ -24,8 +26,9 @@ ENTRY_POINT_GROUP = "newrelax.relaxations"
 class Registry(Mapping[str, Method]):
     """An immutable map of names to methods; `get_method` also takes parameters."""
 
-    def __init__(self, entries: Sequence[tuple[str, Method]]) -> None:
-        """Args: (source, method) pairs, in the order in which names are listed.
+    def __init__(self, entries: Sequence[tuple[str, Method]], rules: Sequence[tuple[str, Rule]] = ()) -> None:
+        """Args: (source, method) pairs, in the order in which names are listed; (source, rule) pairs for operators beside the
+            built-in ones.
 
         Raises:
             UserError: two entries share a name (capitals do not tell names apart).
@@ -43,6 +46,12 @@ class Registry(Mapping[str, Method]):
             taken[method.name.lower()] = method.name
             self._methods[method.name] = method
             self._sources[method.name] = source
+        self._operators = (*BUILTIN_RULES, *_checked(rules))
+
+    @property
+    def operators(self) -> tuple[Rule, ...]:
+        """The rules for operators of torch: the built-in ones, then plugins'."""
+        return self._operators
 
     @classmethod
     def load(cls, plugins: Sequence[Path | str] = ()) -> Registry:
@@ -56,19 +65,23 @@ class Registry(Mapping[str, Method]):
                 relaxation, or defines a name that exists already.
         """
         entries = [(_BUILTIN_SOURCE, method) for method in BUILTIN]
+        rules: list[tuple[str, Rule]] = []
         for point in entry_points(group=ENTRY_POINT_GROUP):
             source = f"entry point {point.name!r} ({point.value})"
             try:
                 loaded = point.load()
             except Exception as error:
                 raise UserError(
-                    f"{source} cannot be loaded: {type(error).__name__}: {error}; "
-                    "repair or uninstall that package"
+                    f"{source} cannot be loaded: {type(error).__name__}: {error}; repair or uninstall that package"
                 ) from error
-            entries += [(source, method) for method in _collect(loaded, source)]
+            methods, found = _collect(loaded, source)
+            entries += [(source, method) for method in methods]
+            rules += [(source, rule) for rule in found]
         for path in dict.fromkeys(Path(plugin).expanduser().resolve() for plugin in plugins):
-            entries += [(str(path), method) for method in _collect(_import_file(path), str(path))]
-        return cls(entries)
+            methods, found = _collect(_import_file(path), str(path))
+            entries += [(str(path), method) for method in methods]
+            rules += [(str(path), rule) for rule in found]
+        return cls(entries, rules)
 
     def get_method(self, spec: str) -> Method:
         """The method that a spelling such as ``IBP-Round:omega=0.5,F=10`` names.
@@ -118,9 +131,7 @@ def _parse_params(spec: str, text: str) -> dict[str, float]:
         try:
             params[key] = float(value)
         except ValueError:
-            raise UserError(
-                f"{spec!r}: parameter {key} must be a number, got {value!r}"
-            ) from None
+            raise UserError(f"{spec!r}: parameter {key} must be a number, got {value!r}") from None
     return params
 
 
@@ -143,30 +154,37 @@ def _import_file(path: Path) -> ModuleType:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
         del sys.modules[name]
-        raise UserError(
-            f"plugin file {path} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise UserError(f"plugin file {path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module
 
 
-def _collect(loaded: object, source: str) -> list[Method]:
-    """The methods that a module, a Method or a Relaxation contributes.
+def _checked(rules: Sequence[tuple[str, Rule]]) -> list[Rule]:
+    """Rules for operators that none of the built-in ones, or of the others, is for."""
+    taken = {name: _BUILTIN_SOURCE for rule in BUILTIN_RULES for name in rule.names}
+    for source, rule in rules:
+        for name in rule.names:
+            if name in taken:
+                raise UserError(f"{source} has a rule for {name}, but {taken[name]} already has one")
+            taken[name] = source
+    return [rule for _, rule in rules]
+
+
+def _collect(loaded: object, source: str) -> tuple[list[Method], list[Rule]]:
+    """The methods and operators' rules that a module, or a value, contributes.
 
     What a plugin merely imports from the built-in ones is not its own.
     """
     values = list(vars(loaded).values()) if isinstance(loaded, ModuleType) else [loaded]
-    foreign = {id(method) for method in BUILTIN} | {id(method.relaxation) for method in BUILTIN}
+    foreign = {id(method) for method in BUILTIN} | {id(rule) for rule in BUILTIN_RULES}
+    foreign |= {id(relaxation) for method in BUILTIN for relaxation in method.relaxations}
     own = {id(value): value for value in values if id(value) not in foreign}.values()
     methods = [value for value in own if isinstance(value, Method)]
     named = {method.name for method in methods}
-    methods += [
-        Method.from_relaxation(value)
-        for value in own
-        if isinstance(value, Relaxation) and value.name not in named
-    ]
-    if not methods:
+    methods += [Method.from_relaxation(value) for value in own if isinstance(value, Relaxation) and value.name not in named]
+    rules = [value for value in own if isinstance(value, Rule)]
+    if not methods and not rules:
         raise UserError(
-            f"{source} has no relaxation: expected a function decorated with "
-            "@newrelax.relaxation(NAME) or a newrelax.Method at module level"
+            f"{source} has nothing to add: expected a function with @newrelax.relaxation(NAME), a newrelax.Method, or an "
+            "operator's rule (@newrelax.operator, @newrelax.composed) at module level"
         )
-    return methods
+    return methods, rules

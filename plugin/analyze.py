@@ -17,12 +17,13 @@ from torch import nn
 from tqdm import tqdm
 
 from newrelax.errors import UserError
-from newrelax.method import Method
+from newrelax.methods.method import Method
 from newrelax.registry import Registry
 from plugin import checkpoint, models
 from plugin.analysis import figures
 from plugin.analysis.measure import PARTS, Protocol, cost, measure
 from plugin.analysis.report import markdown, page
+from plugin.bounding import Bounding
 from plugin.cli import checked, invoke
 from plugin.config import DEFAULT_EPS
 from plugin.data import NAMES, Dataset, load
@@ -170,7 +171,7 @@ def _measure_all(
     costs = {part: cost(part, protocol, parameters) for part in PARTS}
     records: dict[str, dict[str, Any]] = {}
     failed: list[str] = []
-    weights = _weights_hash(subject.model)
+    weights, bounding = _weights_hash(subject.model), Bounding(operators=registry.operators)
     with tqdm(total=len(methods) * sum(costs.values()), unit="ev", disable=None, leave=False) as bar:
         for method in methods:
             file = folder / "parts" / (re.sub(r"[^\w.=-]+", "_", method.label) + ".json")
@@ -182,7 +183,10 @@ def _measure_all(
                     bar.set_description(f"{method.label}: {part}")
                     limit = start + costs[part]
                     try:
-                        record[part] = measure(part, subject.model, method, images, labels, protocol, lambda n: bar.update(min(n, limit - bar.n)))
+                        record[part] = measure(
+                            part, subject.model, method, images, labels, protocol,
+                            lambda n: bar.update(min(n, limit - bar.n)), bounding=bounding,
+                        )  # fmt: skip
                     except (UserError, ValueError) as problem:  # ValueError: bounds that are not finite
                         if not tolerant:
                             raise UserError(str(problem)) from problem

@@ -4,14 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.bounds import box
+from plugin.classification import worst_margin
 from plugin.modes import evaluating
-
-
-def worst_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """min over j ≠ y of z_y − z_j, (batch,); negative where another class wins. logits: (batch, classes)."""
-    own = logits.gather(1, y[:, None])
-    others = logits.scatter(1, y[:, None], -torch.inf)
-    return own[:, 0] - others.amax(1)
 
 
 def pgd(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from newrelax.cli import run_command
-from newrelax.method import Method
+from newrelax.methods.method import Method
 from newrelax.registry import Registry
 from plugin.allocator import keep_freed_memory
 from plugin.evaluation import UnsoundBounds, outside_counterexample

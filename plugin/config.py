@@ -14,15 +14,17 @@ from pathlib import Path
 
 import torch
 
+from newrelax.bounds import ENGINES, can_fuse
 from newrelax.errors import UserError
-from newrelax.fusion import can_fuse
-from newrelax.method import Method
+from newrelax.methods.method import Method
 from plugin import data
 from plugin.recipes import find_recipe
 
 DEFAULT_MODEL = {"digits": "CONV", "mnist": "CONV", "fashion-mnist": "CONV", "svhn": "CONV", "cifar10": "CONV+"}
 DEFAULT_EPS = {"digits": 0.1, "mnist": 0.3, "fashion-mnist": 0.3, "svhn": 8 / 255, "cifar10": 8 / 255}
 OPTIMIZERS = ("adam", "sgd")
+LATER: Mapping[str, object] = {"engine": "newrelax"}
+"""Settings that runs of earlier versions have not written down, with what they did."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Config:
     pixel units; ``warmup``, ``ramp``, ``milestones`` and ``halve_every`` are in epochs and may be
     fractions. ``beta`` None: the method does not mix two bounds. ``loss_fusion``: train on the
     cross-entropy's own bound (newrelax.fusion); evaluation keeps to the margins. ``capture``:
-    replay steps as CUDA graphs (plugin.capture). ``scale`` is only the record of how the recipe's
+    replay steps as CUDA graphs (plugin.capture). ``engine``: whose passes compute bounds. ``scale`` is only the record of how the recipe's
     length was shortened. ``analyze_every`` is in epochs, ``analyze_budget`` in % of training time.
 
     Raises UserError when a value is out of its range.
@@ -90,6 +92,7 @@ class Config:
     plugins: tuple[PluginFile, ...]
     allow_unsound: bool
     bound_memory: int | None
+    engine: str
     checkpoint_every: str
     analyze: bool
     analyze_every: int
@@ -116,6 +119,7 @@ class Config:
             value = getattr(self, name)
             _check(value is None or 0 < value < float("inf"), name, "above 0", value)
         _check(0 <= self.seed < 2**63, "seed", "in [0, 2^63)", self.seed)
+        _check(self.engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}", self.engine)
         _check(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}", self.optimizer)
         _check(self.dataset in data.NAMES, "dataset", f"one of {', '.join(data.NAMES)}", self.dataset)
         if self.capture and self.device.split(":")[0] != "cuda":
@@ -146,6 +150,7 @@ class Config:
         """Raises UserError for an unknown or a missing key and for a value of another type."""
         hints = typing.get_type_hints(cls)
         _refuse_unknown(values, hints)
+        values = {**LATER, **values}
         missing = [name for name in hints if name not in values]
         if missing:
             raise UserError(f"settings lack {', '.join(missing)}: the run was made by another version")
@@ -203,6 +208,7 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         "plugins": (),
         "allow_unsound": False,
         "bound_memory": None,
+        "engine": "newrelax",
         "checkpoint_every": "1epochs",
         "analyze": False,
         "analyze_every": 1,
@@ -213,9 +219,9 @@ def resolve(given: Mapping[str, object], method: Method) -> Config:
         dataclasses.asdict(entry if isinstance(entry, PluginFile) else PluginFile.read(entry))
         for entry in typing.cast(tuple[PluginFile | str | Path, ...], values["plugins"])
     ]
-    if given.get("beta") is not None and method.propagation in ("none", "attack", "interval"):
+    if given.get("beta") is not None and method.propagation.name in ("none", "attack", "interval"):
         raise UserError(f"--beta mixes interval bounds with others: {method.name} has no others to mix")
-    if method.propagation == "none" and tuple(typing.cast(typing.Any, values["kappa"])) != (1.0, 1.0):
+    if method.propagation.name == "none" and tuple(typing.cast(typing.Any, values["kappa"])) != (1.0, 1.0):
         raise UserError(f"--kappa mixes in a certified loss: {method.name} training has none")
     if values["loss_fusion"] and not can_fuse(method):
         raise UserError(

@@ -13,10 +13,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from newrelax.bounds import ENGINES
 from newrelax.errors import UserError
-from newrelax.method import Method
+from newrelax.methods.method import Method
 from newrelax.registry import Registry
 from plugin import checkpoint, models
+from plugin.bounding import Bounding
 from plugin.cli import checked, invoke
 from plugin.config import DEFAULT_EPS, Config
 from plugin.data import NAMES, Dataset, load
@@ -78,6 +80,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @_optional("--limit", kind=click.IntRange(min=1), text="Only the first images of the test set.")
 @_optional("--batch-size", kind=click.IntRange(min=1), text="Images at once.")
 @_optional("--bound-memory", kind=click.IntRange(min=1), text="Largest memory for bounds, in MiB.")
+@click.option("--engine", type=click.Choice(ENGINES), help="Whose passes compute bounds; default newrelax, or the run's.")
 @_optional("--device", kind=str, text="cpu, cuda or cuda:N; default cuda where there is one.")
 @click.option("--pgd-steps", type=click.IntRange(min=1), default=40, show_default=True, help="Steps of the attack.")
 @click.option("--pgd-restarts", type=click.IntRange(min=1), default=1, show_default=True, help="Random starts.")
@@ -97,6 +100,7 @@ def command(
     limit: int | None,
     batch_size: int | None,
     bound_memory: int | None,
+    engine: str | None,
     device: str | None,
     pgd_steps: int,
     pgd_restarts: int,
@@ -122,6 +126,7 @@ def command(
     default_eps = config.eps if config is not None else DEFAULT_EPS[subject.dataset.name]
     chosen = [radius for group in radii for radius in group] or [default_eps]
     limit = limit if limit is not None or config is None else config.limit_test
+    bounding = Bounding(engine or (config.engine if config is not None else "newrelax"), bound_memory, registry.operators)
     images, labels = subject.dataset.test_x[:limit], subject.dataset.test_y[:limit]
     evaluations = []
     with tqdm(total=len(labels) * len(chosen), unit="image", disable=None, leave=False) as bar:
@@ -129,7 +134,7 @@ def command(
             evaluations.append(
                 evaluate(
                     subject.model, images, labels, radius, subject.method, batch_size=batch_size, pgd_steps=pgd_steps,
-                    pgd_restarts=pgd_restarts, seed=seed, bound_memory=bound_memory, progress=bar.update,
+                    pgd_restarts=pgd_restarts, seed=seed, bounding=bounding, progress=bar.update,
                 )
             )  # fmt: skip
     click.echo(table(subject, evaluations))
@@ -214,7 +219,8 @@ def table(subject: Subject, evaluations: Sequence[Evaluation]) -> str:
     count = len(evaluations[0].labels)
     lines = [
         f"{subject.name} on {subject.dataset.name}, {count} test images, "
-        f"{'certified' if sound else 'estimated'} with {subject.method.label}",
+        f"{'certified' if sound else 'estimated'} with {subject.method.label}"
+        + ("" if evaluations[0].engine == "newrelax" else f" by {evaluations[0].engine}"),
         f"{'eps':>8}  {'natural':>9}  {'PGD':>9}  {heading:>9}",
     ]
     for evaluation in evaluations:
@@ -236,6 +242,7 @@ def report(
         "run": None if run is None else str(run),
         "images": len(evaluations[0].labels),
         "certify_method": subject.method.label,
+        "engine": evaluations[0].engine,
         "sound": subject.method.sound,
         "results": [evaluation.to_json() for evaluation in evaluations],
         "device": device_name(device),

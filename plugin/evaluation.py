@@ -6,19 +6,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork, box
+from newrelax.bounds import box
+from newrelax.checks.soundness import Counterexample, find_counterexample
 from newrelax.errors import UserError
-from newrelax.method import Method
+from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from newrelax.soundness import Counterexample, find_counterexample
-from plugin.attacks import pgd, worst_margin
+from plugin.attacks import pgd
+from plugin.bounding import Bounding
+from plugin.classification import predictions as predicted
+from plugin.classification import worst_margin
 from plugin.modes import evaluating
 from plugin.streams import seeded
 
 ESTIMATE = "estimate, not sound"
 ATTACK_BATCH = 250
-BOUND_BATCH = {"interval": 1000, "ibp+backward": 200}  # by propagation; the others keep a matrix for every neuron
-DEFAULT_BOUND_BATCH = 25
 
 
 class UnsoundBounds(RuntimeError):
@@ -29,7 +30,7 @@ class UnsoundBounds(RuntimeError):
 class Evaluation:
     """What was found for each of the images, in their order, on the CPU.
 
-    eps: radius of the L∞ ball in pixel units; method: the one that certified, at the end of `certify_with`.
+    eps: radius of the L∞ ball in pixel units; method: the one that certified, at the end of `certify_with`; engine: whose passes.
     labels, predictions: (images,) int64.
     margins: (images, classes − 1), lower bounds of z_y − z_j, j ≠ y ascending; estimates of them if not method.sound.
     pgd_margins: (images,), the smallest margin that the attack met; the clean image counts as met.
@@ -41,6 +42,7 @@ class Evaluation:
     predictions: Tensor
     margins: Tensor
     pgd_margins: Tensor
+    engine: str = "newrelax"
 
     @property
     def natural(self) -> Tensor:
@@ -84,6 +86,7 @@ class Evaluation:
             "pgd_accuracy": self.pgd_accuracy,
             "certified_accuracy": self.certified_accuracy,
             "certify_method": self.method.label,
+            "engine": self.engine,
             "sound": self.method.sound,
         }
         if not self.method.sound:
@@ -92,10 +95,10 @@ class Evaluation:
 
 
 def outside_counterexample(method: Method, registry: Registry) -> Counterexample | None:
-    """Where a relaxation from outside does not bound ReLU; None for built-in ones and for methods that only estimate."""
-    if method.relaxation is None or not method.sound or registry.is_builtin(method.name):
+    """Where a relaxation from outside does not bound its activation; None for built-in ones and for methods that only estimate."""
+    if not method.sound or registry.is_builtin(method.name):
         return None
-    return find_counterexample(method.relaxation)
+    return next((found for part in method.relaxations if (found := find_counterexample(part)) is not None), None)
 
 
 def certifying_method(method: Method, registry: Registry) -> Method:
@@ -115,13 +118,13 @@ def evaluate(
     pgd_restarts: int = 1,
     data_range: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
-    bound_memory: int | None = None,
+    bounding: Bounding | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Classify, attack and certify the images x (images, ...) of classes y (images,) in evaluation mode.
 
     method: certifies; see `certifying_method` for methods that only train.
-    batch_size: images at once; None chooses by the method's memory. bound_memory: largest memory for bounds, in MiB.
+    batch_size: images at once; None chooses by the method's memory. bounding: how bounds are computed.
     progress: called with the number of images each time so many are done.
     The random streams are those of `seed`, and the model's mode, gradients and everybody's streams are left alone.
     Raises UserError for a method without bounds, and UnsoundBounds where the attack breaks a certified image.
@@ -131,23 +134,24 @@ def evaluate(
     if len(y) == 0:
         raise UserError("expected at least one image to evaluate, got none")
     attack_batch = batch_size or ATTACK_BATCH
-    bound_batch = batch_size or BOUND_BATCH.get(method.propagation, DEFAULT_BOUND_BATCH)
+    bound_batch = batch_size or method.propagation.batch
     predictions, pgd_margins, margins = [], [], []
     with evaluating(model), seeded(seed, x.device), torch.no_grad():
         for part_x, part_y in zip(x.split(attack_batch), y.split(attack_batch), strict=True):
             logits = model(part_x)
-            predictions.append(logits.argmax(1))
+            predictions.append(predicted(logits))
             attacked = pgd(model, part_x, part_y, eps, steps=pgd_steps, restarts=pgd_restarts, data_range=data_range)
             pgd_margins.append(torch.minimum(worst_margin(model(attacked), part_y), worst_margin(logits, part_y)))
-        memory = {} if bound_memory is None else {"memory": bound_memory << 20}
-        network = BoundedNetwork(model, x.shape[1:], method, **memory)
+        network = (bounding or Bounding()).network(model, x.shape[1:], method)
         for part_x, part_y in zip(x.split(bound_batch), y.split(bound_batch), strict=True):
+            network.check_same(part_x)
             margins.append(network.bounds(*box(part_x, eps, data_range), part_y).margins)
             if progress is not None:
                 progress(len(part_y))
     evaluation = Evaluation(
         eps=eps,
         method=method,
+        engine=network.engine,
         labels=y.cpu(),
         predictions=torch.cat(predictions).cpu(),
         margins=torch.cat(margins).cpu(),

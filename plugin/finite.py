@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from newrelax.bounds import box
 from newrelax.errors import UserError
+from newrelax.propagations.base import Attack
 from plugin.losses import Objective
 from plugin.schedule import Values
 
@@ -108,12 +109,12 @@ def _bad_activation(model: nn.Module, step: Step) -> str | None:
 
 
 def _bad_bound(objective: Objective, step: Step) -> str | None:
-    if step.values.kappa >= 1 or objective.method.propagation == "attack":
+    if step.values.kappa >= 1 or isinstance(objective.method.propagation, Attack):
         return None
     net = objective.net
     with torch.no_grad():
-        net(step.x)
-        bounds = net.bounds(*box(step.x, step.values.eps), step.y, beta=step.values.beta)
+        clean = net.observe(step.x)
+        bounds = net.bounds(*box(step.x, step.values.eps), step.y, beta=step.values.beta, statistics=clean.statistics)
     relus = [name for name, m in net.model.named_modules() if isinstance(m, nn.ReLU)]
     for index, (lower, upper) in enumerate(bounds.layers):
         if not (torch.isfinite(lower).all() and torch.isfinite(upper).all()):

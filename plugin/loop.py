@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.bounds import BoundedNetwork
-from newrelax.method import Method
+from newrelax.methods.method import Method
+from newrelax.network.operators.rule import Rule
+from newrelax.network.rules import BUILTIN_RULES
+from newrelax.propagations.base import Attack
+from plugin.bounding import Bounding
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
 from plugin.capture import CapturedSteps
 from plugin.config import Config
@@ -44,6 +48,7 @@ class TrainState:
     method: Method
     model: nn.Module
     net: BoundedNetwork
+    bounding: Bounding
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -62,7 +67,13 @@ class TrainState:
 
     @classmethod
     def create(
-        cls, config: Config, method: Method, model: nn.Module, dataset: Dataset, world: World | None = None
+        cls,
+        config: Config,
+        method: Method,
+        model: nn.Module,
+        dataset: Dataset,
+        world: World | None = None,
+        operators: Sequence[Rule] = BUILTIN_RULES,
     ) -> TrainState:
         """A run at its start, on the device that ``model`` and ``dataset`` are on.
 
@@ -71,9 +82,10 @@ class TrainState:
         device = dataset.train_x.device
         torch.manual_seed(config.seed)
         order = torch.Generator(device).manual_seed(config.seed)
-        net = BoundedNetwork(model, dataset.input_shape, method, **bound_options(config.bound_memory))
+        bounding = Bounding(config.engine, config.bound_memory, tuple(operators))
+        net = bounding.network(model, dataset.input_shape, method)
         optimizer = make_optimizer(config, model)
-        if method.propagation == "attack":
+        if isinstance(method.propagation, Attack):
             worst = "pgd"
         else:
             worst = "certified" if method.sound else "estimated"
@@ -82,6 +94,7 @@ class TrainState:
             method=method,
             model=model,
             net=net,
+            bounding=bounding,
             objective=Objective(net, method, config.l1, config.pgd_steps, config.loss_fusion),
             optimizer=optimizer,
             schedule=Schedule.from_config(config, steps_per_epoch(config, dataset)),
@@ -126,11 +139,6 @@ class TrainState:
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:
     """Optimiser steps an epoch; the last batch may be smaller."""
     return -(-len(dataset.train_y) // config.batch_size)
-
-
-def bound_options(bound_memory: int | None) -> dict[str, Any]:
-    """Keyword arguments of BoundedNetwork for a memory limit in MiB; None leaves it its own default."""
-    return {} if bound_memory is None else {"memory": bound_memory << 20}
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

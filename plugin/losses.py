@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork, box, is_at, worst_logits
-from newrelax.method import Method
+from newrelax.bounds import BoundedNetwork, Clean, box, is_at, worst_logits
+from newrelax.methods.method import Method
+from newrelax.propagations.base import Attack
 from plugin.attacks import pgd
+from plugin.classification import cross_entropy, predictions
 from plugin.schedule import Values
 
 
@@ -46,7 +47,7 @@ def certified_loss(margins: Tensor, y: Tensor, reduction: str = "mean") -> Tenso
 
     ``margins``: lower bounds of z_y − z_j, [batch, classes − 1]; ``y``: [batch].
     """
-    return F.cross_entropy(worst_logits(margins, y), y, reduction=reduction)
+    return cross_entropy(worst_logits(margins, y), y, reduction=reduction)
 
 
 def l1_norm(model: nn.Module) -> Tensor | None:
@@ -87,17 +88,18 @@ class Objective:
         """
         total = len(x) if total is None else total
         loss = x.new_zeros(())
-        natural = worst = crossing = None
+        natural = worst = crossing = clean = None
         if not is_at(values.kappa, 0.0) or self.normalised_by_batch:
-            # With batch norm the clean pass fixes the statistics that the bounds are computed with.
-            natural = _measure(self.net(x), y)
+            # With batch norm the bounds are computed with the clean pass's statistics.
+            clean = self.net.observe(x)
+            natural = _measure(clean.logits, y)
             if not is_at(values.kappa, 0.0):
                 loss = loss + _like(values.kappa, loss) * natural.loss / total
         elif observe:
             with torch.no_grad():
                 natural = _measure(self.net(x), y)
         if not is_at(values.kappa, 1.0):
-            worst, crossing = self._worst(x, y, values, observe)
+            worst, crossing = self._worst(x, y, values, clean, observe)
             loss = loss + _like(1 - values.kappa, loss) * worst.loss / total
         return Terms(loss, natural, worst, crossing)
 
@@ -106,23 +108,26 @@ class Objective:
         norm = l1_norm(self.net.model) if self.l1 > 0 else None
         return None if norm is None else self.l1 * norm
 
-    def _worst(self, x: Tensor, y: Tensor, values: Values, observe: bool) -> tuple[Measured, Tensor | None]:
-        if self.method.propagation == "attack":
+    def _worst(
+        self, x: Tensor, y: Tensor, values: Values, clean: Clean | None, observe: bool
+    ) -> tuple[Measured, Tensor | None]:
+        if isinstance(self.method.propagation, Attack):
             attacked = pgd(self.net.model, x, y, values.eps, steps=self.pgd_steps)
             return _measure(self.net(attacked), y), None
         lower, upper = box(x, values.eps)
+        statistics = None if clean is None else clean.statistics
         if self.fused:
-            bounds = self.net.cross_entropy(lower, upper, y, beta=values.beta)
+            bounds = self.net.cross_entropy(lower, upper, y, beta=values.beta, statistics=statistics)
             loss, right = bounds.loss.sum(), (bounds.loss.detach() < math.log(2)) | (bounds.margins > 0).all(dim=1)
         else:
-            bounds = self.net.bounds(lower, upper, y, beta=values.beta)
+            bounds = self.net.bounds(lower, upper, y, beta=values.beta, statistics=statistics)
             loss, right = certified_loss(bounds.margins, y, reduction="sum"), (bounds.margins.detach() > 0).all(dim=1)
         worst = Measured(loss, right.sum())
         return worst, _crossing_shares(bounds.layers) if observe else None
 
 
 def _measure(logits: Tensor, y: Tensor) -> Measured:
-    return Measured(F.cross_entropy(logits, y, reduction="sum"), (logits.detach().argmax(1) == y).sum())
+    return Measured(cross_entropy(logits, y, reduction="sum"), (predictions(logits.detach()) == y).sum())
 
 
 def _like(share: float | Tensor, loss: Tensor) -> float | Tensor:

@@ -184,7 +184,8 @@ def _check_output(name: str, model: nn.Module, input_shape: object, classes: obj
             output = model(torch.zeros(2, *input_shape))
     except Exception as problem:
         raise UserError(f"model {name}: fails on images of shape {input_shape} ({_brief(problem)})") from problem
-    if not isinstance(output, Tensor) or output.shape != (2, classes):
+    shapes = [(2, classes)] + ([(2, 1)] if classes == 2 else [])  # one logit decides between two classes by its sign
+    if not isinstance(output, Tensor) or tuple(output.shape) not in shapes:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(f"model {name}: expected logits of shape (2, {classes}) for 2 images, got {got}")
 

@@ -32,7 +32,7 @@ def conclude(state: TrainState, registry: Registry, sound: bool) -> dict[str, ob
     started = time.perf_counter()
     with tqdm(total=len(y), desc="certifying", unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
         evaluation = evaluate(
-            state.model, x, y, config.eps, certifier, bound_memory=config.bound_memory, progress=bar.update
+            state.model, x, y, config.eps, certifier, bounding=state.bounding, progress=bar.update
         )
     return {
         "method": config.method,
@@ -45,6 +45,7 @@ def conclude(state: TrainState, registry: Registry, sound: bool) -> dict[str, ob
         "seed": config.seed,
         **_accuracies(evaluation),
         "certify_method": certifier.label,
+        "engine": evaluation.engine,
         "sound": certifier.sound,
         "allow_unsound": config.allow_unsound,
         "seconds": state.seconds,
@@ -64,10 +65,13 @@ def table(result: Mapping[str, object]) -> str:
         ("natural accuracy", _percent(result["natural_accuracy"])),
         ("PGD accuracy", _percent(result["pgd_accuracy"])),
     ]
+    by = str(result["certify_method"])
+    if result.get("engine", "newrelax") != "newrelax":
+        by += f", {result['engine']}"
     if result["sound"]:
-        rows.append((f"certified accuracy ({result['certify_method']})", _percent(result["certified_accuracy"])))
+        rows.append((f"certified accuracy ({by})", _percent(result["certified_accuracy"])))
     else:
-        rows.append((f"estimate, NOT certified ({result['certify_method']})", _percent(result["estimated_accuracy"])))
+        rows.append((f"estimate, NOT certified ({by})", _percent(result["estimated_accuracy"])))
     width = max(len(name) for name, _ in rows)
     head = (
         f"{result['method']} on {result['dataset']}, {result['model']}, eps {result['eps']:.4g}, "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from newrelax.method import Method
+from newrelax.methods.method import Method
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def find_recipe(dataset: str, model: str, method: Method) -> Recipe:
         recipe = _cifar10(family)
     else:
         recipe = _MNIST["FC" if model == "FC" else "CONV"][family]
-    if method.propagation == "none":
+    if method.propagation.name == "none":
         return replace(recipe, kappa=(1.0, 1.0), eps_factor=1.0)
-    if method.propagation == "attack":
+    if method.propagation.name == "attack":
         return replace(recipe, kappa=(0.0, 0.0), eps_factor=1.0)
     return recipe

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from newrelax.bounds import BoundedNetwork
+from newrelax.checks.soundness import find_counterexample
 from newrelax.errors import UserError
-from newrelax.method import Method
+from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from newrelax.soundness import find_counterexample
 from plugin import checkpoint
 from plugin.callbacks.base import Callback
 from plugin.callbacks.checkpoint import Checkpoints
@@ -59,11 +59,9 @@ def check_device(name: str) -> torch.device:
 
 
 def check_soundness(method: Method, allow_unsound: bool) -> bool:
-    """Whether the method's lines bound ReLU; raises UserError when not and that is not allowed."""
-    if method.relaxation is None:
-        return True
-    found = find_counterexample(method.relaxation)
-    if found is None and method.relaxation.sound:
+    """Whether the method's lines bound their activations; raises UserError when not and that is not allowed."""
+    found = next((found for part in method.relaxations if (found := find_counterexample(part)) is not None), None)
+    if found is None and all(part.sound for part in method.relaxations):
         return True
     if not allow_unsound:
         raise UserError(
@@ -105,8 +103,8 @@ def prepare(config: Config, registry: Registry, world: World | None = None, *, i
     if config.weights is not None and initial:
         load_weights(model, config.weights)
     if not method.gives_bounds:  # others trace the model at their start; these only when they certify
-        BoundedNetwork(model, dataset.input_shape, certifier)
-    return Prepared(TrainState.create(config, method, model.to(device), dataset, world), registry, sound)
+        BoundedNetwork(model, dataset.input_shape, certifier, engine=config.engine, operators=registry.operators)
+    return Prepared(TrainState.create(config, method, model.to(device), dataset, world, registry.operators), registry, sound)
 
 
 def train_along(prepared: Prepared, out: Path, *, resume: bool, stop: StopRequest) -> None:

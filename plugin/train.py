@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from newrelax.bounds import ENGINES
 from newrelax.errors import UserError
 from newrelax.registry import Registry
 from plugin import checkpoint, data
@@ -72,6 +73,7 @@ _SETTINGS = (
     _option("--limit-test", int, "Evaluate on the first images of the test set only."),
     _option("--weights", click.Path(path_type=Path), "Start from these weights (a state dict)."),
     _option("--bound-memory", int, "Largest memory for bounds, in MiB."),
+    _option("--engine", click.Choice(ENGINES), "Whose passes compute bounds: this project's (default), or auto_LiRPA's."),
     _option("--checkpoint-every", str, "Like 2epochs or 500steps; default 1epochs."),
     _option("--analyze/--no-analyze", bool, "Measure continuity, sensitivity and tightness along the way.", is_flag=True),
     _option("--analyze-every", int, "Epochs between measurements; default 1."),

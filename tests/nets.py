@@ -38,7 +38,7 @@ class Residual(nn.Module):
 
 
 class MaxPooled(nn.Module):
-    """An operator that only auto_LiRPA's own passes know."""
+    """Max pooling."""
 
     def __init__(self) -> None:
         super().__init__()

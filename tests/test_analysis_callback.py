@@ -17,8 +17,8 @@ from plugin.callbacks.base import Callback, EpochInfo
 from plugin.callbacks.tensorboard import TensorBoard
 from plugin.loop import TrainState, train
 from plugin.schedule import Values
-from tests.tiny_runs import assert_same_run, tiny_config, tiny_state, train_cli
 from tests.test_train_cli import events
+from tests.tiny_runs import assert_same_run, tiny_config, tiny_state, train_cli
 
 GENEROUS = ("--analyze", "--analyze-budget", "1e6", "--analyze-every", "2")  # epochs 2 and 4
 

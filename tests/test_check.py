@@ -13,21 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from newrelax import Registry, Relaxation, UserError, relaxation
+from newrelax import Method, Registry, Relaxation, UserError
 from newrelax.check import Report, check, format_report, main
-from newrelax.crown import chord
-from newrelax.jumps import find_jumps
-from newrelax.networks import check_propagations
-from newrelax.properties import find_inconsistency, find_nonfinite, measure_tightness
-from newrelax.soundness import find_counterexample, is_sound
+from newrelax.checks.jumps import find_jumps
+from newrelax.checks.networks import check_propagations
+from newrelax.checks.properties import find_inconsistency, find_nonfinite, measure_tightness, seems_parallel
+from newrelax.checks.soundness import find_counterexample, is_sound
+from newrelax.relaxations.crown import chord
 
 ROOT = Path(__file__).parents[1]
 BUILTIN = Registry.load()
-LINES = {
-    method.relaxation.label: method.relaxation
-    for method in BUILTIN.values()
-    if method.relaxation is not None
-}
+LINES = {method.relaxation.label: method.relaxation for method in BUILTIN.values() if method.relaxation is not None}
 EVERY = pytest.mark.parametrize("value", LINES.values(), ids=list(LINES))
 
 # The rule of the authors' released code: the new noise terms of neurons with u <= 0 are left
@@ -87,9 +83,7 @@ def test_an_unsound_function_is_caught(function: Callable) -> None:
     lines = value(*(torch.tensor([end], dtype=dtype) for end in (found.lower, found.upper)))
     slope, offset = lines[:2] if found.line == "lower" else lines[2:]
     at = slope.double() * found.x + offset.double()
-    assert not (at <= max(found.x, 0) if found.line == "lower" else at >= max(found.x, 0)) or (
-        not at.isfinite()
-    )
+    assert not (at <= max(found.x, 0) if found.line == "lower" else at >= max(found.x, 0)) or (not at.isfinite())
 
 
 def test_stable_neurons_are_searched() -> None:
@@ -172,9 +166,7 @@ JUMPS = {
     "DeepZ-Box": ["l = 0"],
     "DeepZ-Diag": ["u = 0"],
     "DeepZ-Switch": ["-l = u"],
-    "IBP-Round:omega=0.5,F=10": [
-        f"{end} = n * 0.1 for whole n (10 per unit)" for end in ("l", "u")
-    ],
+    "IBP-Round:omega=0.5,F=10": [f"{end} = n * 0.1 for whole n (10 per unit)" for end in ("l", "u")],
 }
 
 
@@ -213,7 +205,16 @@ def jump(where: Tensor, size: float = 1.0) -> tuple:
         (lambda l, u: jump((u + l).abs().sqrt()), []),
     ),
     ids=(
-        "ratio", "width", "sum", "upper", "lower", "steps", "curve", "steep", "steep kinks", "root",
+        "ratio",
+        "width",
+        "sum",
+        "upper",
+        "lower",
+        "steps",
+        "curve",
+        "steep",
+        "steep kinks",
+        "root",
     ),  # fmt: skip
 )
 def test_jumps_of_other_functions(function: Callable, expected: list[str]) -> None:
@@ -237,11 +238,37 @@ def test_tightness_against_known_areas() -> None:
     assert not stable.within, "x lies below 0 where u <= 0"
 
 
-def test_parallel_lines_are_recognised() -> None:
+def test_parallel_lines_are_declared() -> None:
     parallel = {label for label, value in LINES.items() if value.parallel}
     assert {label for label in LINES if label.startswith(("DeepZ", "IBP"))} == parallel
-    sometimes = relaxation("Sometimes")(lambda lower, upper: (0.0, 0.0, torch.where(upper > 0.5, 0.0, 1.0), upper - lower))
-    assert not sometimes.parallel, "a number and a tensor that equals it in one place"
+    assert {label for label, value in LINES.items() if seems_parallel(value)} == parallel
+
+    def sometimes(lower: Tensor, upper: Tensor) -> tuple:
+        return 0.0, 0.0, torch.where(upper > 0.5, 0.0, 1.0), upper - lower
+
+    assert not value_of(sometimes).parallel, "a number and a tensor that equals it in one place"
+    assert find_inconsistency(value_of(sometimes)) is None
+    found = find_inconsistency(value_of(sometimes, parallel=True))
+    assert found is not None and "parallel=True says that both lines have one slope" in found
+
+
+def test_slopes_that_are_equal_need_not_be_one_object() -> None:
+    def copied(lower: Tensor, upper: Tensor) -> tuple:
+        slope, offset = chord(lower, upper)
+        return slope, 0.0, slope.clone(), offset
+
+    assert find_inconsistency(value_of(copied, parallel=True)) is None
+    report = check(Method.from_relaxation(value_of(copied)))
+    assert report.passed and report.hint is not None and "parallel=True" in format_report(report)
+
+
+def test_a_chord_is_declared_and_checked() -> None:
+    def chordal(lower: Tensor, upper: Tensor) -> tuple:
+        return 0.0, 0.0, *chord(lower, upper)
+
+    assert find_inconsistency(value_of(chordal, chord=True)) is None
+    found = find_inconsistency(value_of(lambda l, u: (0.0, 0.0, 0.0, u), chord=True))
+    assert found == "the upper line is not the chord, which chord=True says it is"
 
 
 @pytest.fixture(scope="module")
@@ -271,9 +298,7 @@ def test_the_released_rule_is_caught(released: Path, capsys: pytest.CaptureFixtu
 
 def test_a_report_of_a_sound_relaxation(deepz_report: Report) -> None:
     assert deepz_report.sound and deepz_report.passed and not deepz_report.estimate
-    assert {p.name: p.verdict for p in deepz_report.propagations} == dict.fromkeys(
-        ("backward", "forward", "hybrid"), "holds"
-    )
+    assert {p.name: p.verdict for p in deepz_report.propagations} == dict.fromkeys(("backward", "forward", "hybrid"), "holds")
     assert all(p.excess is not None and p.excess < 0 for p in deepz_report.propagations)
     text = format_report(deepz_report)
     assert text.splitlines()[0] == "DeepZ"
@@ -288,9 +313,9 @@ def test_the_network_check_sees_what_the_lines_do() -> None:
     assert verdicts == {"backward": "holds", "forward": "holds", "hybrid": "needs parallel lines"}
 
     slopes = {p.name: p.verdict for p in check_propagations(BUILTIN["CROWN-IBP-RandomSlope"])}
-    assert slopes == {"ibp+backward": "holds", **verdicts}
+    assert slopes == {"ibp+backward-random": "holds", **verdicts}
 
-    shrunk = value_of(lambda l, u: (0.0, 0.0, 0.0, 0.2 * u), propagation="hybrid")
+    shrunk = value_of(lambda l, u: (0.0, 0.0, 0.0, 0.2 * u), propagation="hybrid", parallel=True)
     wrong = type(method).from_relaxation(shrunk)
     assert {p.verdict for p in check_propagations(wrong)} == {"violated"}
 

@@ -18,7 +18,8 @@ from newrelax.registry import Registry
 from plugin import models
 from plugin.attacks import pgd
 from plugin.data import Dataset, load
-from plugin.evaluate import main as evaluate_command, write_output
+from plugin.evaluate import main as evaluate_command
+from plugin.evaluate import write_output
 from plugin.evaluation import Evaluation, UnsoundBounds, certifying_method, evaluate
 from plugin.train import main as train
 

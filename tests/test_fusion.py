@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork, LossBounds, box, certify, worst_logits
+from newrelax.bounds import ENGINES, BoundedNetwork, LossBounds, box, can_fuse, certify, worst_logits
 from newrelax.errors import UserError
-from newrelax.fusion import _mean_exp, can_fuse, fused_cross_entropy
+from newrelax.propagations.fusion import _mean_exp, fused_cross_entropy
 from newrelax.registry import Registry
 from plugin.attacks import pgd
 
@@ -87,9 +87,9 @@ def test_neither_bound_is_always_the_smaller() -> None:
 @pytest.mark.parametrize("name", FUSIBLE)
 def test_equals_plain_auto_lirpa(net: str, name: str) -> None:
     results = []
-    for plain in (False, True):
+    for engine in ENGINES:
         model = make(net)
-        found = fused(model, name, beta=0.7, plain=plain)
+        found = fused(model, name, beta=0.7, engine=engine)
         found.loss.sum().backward()
         results.append([found.loss.detach(), *(p.grad for p in model.parameters())])
     for fast, slow in zip(*results, strict=True):

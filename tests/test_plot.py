@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import pytest
 import torch
 
 from newrelax import Registry, UserError
-from newrelax.jumps import jump_points
-from newrelax.plot import SPAN, STEP, main, render_page, select
+from newrelax.checks.jumps import jump_points
+from newrelax.plot import EDGE, SPAN, STEP, draw, main, render_page, select
 
 NAMES = ("CROWN", "hBox", "DeepZ-Box", "IBP-Round")
 EXAMPLE = Path(__file__).parents[1] / "experiments" / "example_relaxation.py"
@@ -93,6 +94,93 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
     assert [label for label, _ in data_of(page)["menu"]] == ["Clamp:steep=4", "CROWN"]
 
 
+OTHERS = """
+from newrelax import relaxation
+
+@relaxation("TanhBox", activation="tanh", parallel=True)
+def tanh_box(lower, upper):
+    return 0.0, lower.tanh(), 0.0, upper.tanh()
+
+@relaxation("LogBox", activation="log", parallel=True)
+def log_box(lower, upper):
+    return 0.0, lower.log(), 0.0, upper.log()
+"""
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with lines of several activations, one of them not defined everywhere."""
+    folder = tmp_path_factory.mktemp("others")
+    (folder / "others.py").write_text(OTHERS)
+    registry = Registry.load([folder / "others.py"])
+    path = folder / "page.html"
+    path.write_text(render_page(select(registry, ("TanhBox", "LogBox", "CROWN"))), encoding="utf-8")
+    draw(select(registry, ("TanhBox", "LogBox", "CROWN"))).savefig(folder / "lines.png")
+    return path
+
+
+def test_the_page_draws_other_activations(others: Path) -> None:
+    tanh, log, relu = data_of(others)["relaxations"]
+    assert [entry["activation"] for entry in (tanh, log, relu)] == ["tanh", "log", "ReLU"]
+    places = torch.linspace(-EDGE, EDGE, len(floats(tanh["curve"])), dtype=torch.float64)
+    torch.testing.assert_close(torch.tensor(floats(tanh["curve"])).double(), places.tanh(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(floats(relu["curve"])).double(), places.relu(), rtol=1e-6, atol=1e-6)
+    drawn = torch.tensor(floats(log["curve"]))
+    assert torch.equal(drawn.isfinite(), places > 0)
+    assert relu["height"] == [-3.3, 4.3] and tanh["height"][1] < 2
+    assert tanh["counterexample"] is None and log["counterexample"] is None and log["jumps"] == []
+    assert not jump_points(Registry.load()["DeepZ"].relaxation, torch.arange(-10, 11, dtype=torch.float64)).any()
+
+
+# Just enough of a browser to run the page's script: no layout, only elements with attributes.
+PAGE_RUNNER = """
+const html = require("fs").readFileSync(process.argv[2], "utf8");
+const json = /id="data">([^]*?)<\\/script>/.exec(html)[1], code = /<script>\\n([^]*?)<\\/script>/.exec(html)[1];
+class Part {
+  constructor() { this.own = {}; this.parts = []; this.style = {}; this.heard = {}; }
+  setAttribute(key, value) { this.own[key] = String(value); }
+  append(...parts) { this.parts.push(...parts); }
+  replaceChildren(...parts) { this.parts = parts; }
+  addEventListener(name, call) { this.heard[name] = call; }
+  getContext() {
+    return { createImageData: (w, h) => ({ data: new Uint8ClampedArray(4 * w * h) }), putImageData: image => { this.image = image; } };
+  }
+}
+const made = [], known = {};
+const make = () => { made.push(new Part()); return made[made.length - 1]; };
+const byId = id => known[id] ??= Object.assign(make(), { textContent: id === "data" ? json : "" });
+const page = { getElementById: byId, createElementNS: make, createElement: make };
+new Function("document", "Option", "atob", code)(page, function () {}, text => Buffer.from(text, "base64").toString("binary"));
+const shown = [];
+for (let which = 0; which < JSON.parse(json).relaxations.length; which++) {
+  byId("menu").heard.change({ target: { value: which } });
+  for (const [l, u] of [[-2, 1], [0.5, 2]]) {
+    for (const [id, value] of [["slider-l", l], ["slider-u", u], ["slider-l", l]]) byId(id).heard.input({ target: { value } });
+    for (const shade of ["0", "2", "area"]) byId("shade").heard.change({ target: { value: shade } });
+    const text = id => byId(id).textContent;
+    shown.push([text("activation"), text("lower-text"), text("upper-text"), text("area-text"), text("here")]);
+  }
+}
+if (made.some(part => Object.values(part.own).some(value => value.includes("NaN") || value.includes("Infinity")))) throw "NaN";
+console.log(JSON.stringify(shown));
+"""
+
+
+def test_the_script_shows_other_activations(others: Path, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on this machine")
+    runner = tmp_path / "runner.js"
+    runner.write_text(PAGE_RUNNER)
+    done = subprocess.run([node, runner, others], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert rows[0] == ["tanh", "0.000 · x − 0.964", "0.000 · x + 0.762", "5.177", ""]
+    assert rows[2] == ["log", "none", "none", "none", "No lines: log is not defined on all of [l, u]."]
+    assert rows[3][:3] == ["log", "0.000 · x − 0.693", "0.000 · x + 0.693"]
+    assert rows[4][:4] == ["ReLU", "0.000 · x + 0.000", "0.333 · x + 0.667", "1.500"]
+
+
 def test_all_means_every_method_with_lines(registry: Registry) -> None:
     labels = [label for drawing in select(registry, ["all"]) for label in drawing.labels]
     assert len(labels) == len(set(labels)) == len(registry) - 2
@@ -147,9 +235,7 @@ def line_on_screen(browser, side: str) -> tuple[float, ...]:  # type: ignore[no-
 
 
 def bounds_on_screen(browser) -> tuple[float, float]:  # type: ignore[no-untyped-def]
-    return tuple(
-        float(browser.find_element("id", f"slider-{end}").get_attribute("value")) for end in "lu"
-    )  # type: ignore[return-value]
+    return tuple(float(browser.find_element("id", f"slider-{end}").get_attribute("value")) for end in "lu")  # type: ignore[return-value]
 
 
 def assert_drawn(browser, relaxation) -> None:  # type: ignore[no-untyped-def]

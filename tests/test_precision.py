@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from newrelax.bounds import BoundedNetwork, box, certify
-from newrelax.method import Method
+from newrelax.methods.method import Method
 from newrelax.precision import full_precision
-from newrelax.relaxation import relaxation
+from newrelax.relaxations.base import relaxation
 from tests.conftest import REPOSITORY
 
 EXACT = ("highest", False)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import newrelax
 from newrelax import Registry, Relaxation, UserError, relaxation
-from newrelax.relaxation import Lines
+from newrelax.relaxations.base import Lines
 
 BUILTIN = Registry.load()
 ROOT = Path(__file__).parents[1]
@@ -32,9 +32,7 @@ class Row(NamedTuple):
     spec: str
     crossing: Callable[[float, float], tuple[float, float, float, float]]
     active: Callable[[float, float], tuple[float, float, float, float]] = lambda l, u: (1, 0, 1, 0)
-    inactive: Callable[[float, float], tuple[float, float, float, float]] = (
-        lambda l, u: (0, 0, 0, 0)
-    )
+    inactive: Callable[[float, float], tuple[float, float, float, float]] = lambda l, u: (0, 0, 0, 0)
 
 
 def line_through(x0: float, y0: float, x1: float, y1: float) -> tuple[float, float]:
@@ -116,9 +114,7 @@ ROWS = (
     Row("hBox-DeepZ", lambda l, u: (u / (u - l), 0, *chord(l, u))),
     Row("IBP-Widen:omega=0.5", *everywhere(lambda l, u: box(l - 0.5, u + 0.5))),
     Row("IBP-Widen:omega=2", *everywhere(lambda l, u: box(l - 2, u + 2))),
-    Row(
-        "IBP-Round:omega=0.5,F=10", *everywhere(lambda l, u: round_out(0.5, 10, l, u))
-    ),
+    Row("IBP-Round:omega=0.5,F=10", *everywhere(lambda l, u: round_out(0.5, 10, l, u))),
     Row("IBP-Round:omega=1,F=3", *everywhere(lambda l, u: round_out(1, 3, l, u))),
 )
 BY_SPEC = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.spec)
@@ -154,10 +150,7 @@ def test_every_builtin_relaxation_has_a_row() -> None:
 def test_lines_equal_an_independent_derivation(row: Row) -> None:
     lower, upper = random_bounds(400, seed=7)
     expected = np.array(
-        [
-            (row.active if l >= 0 else row.inactive if u <= 0 else row.crossing)(l, u)
-            for l, u in zip(lower, upper, strict=True)
-        ]
+        [(row.active if l >= 0 else row.inactive if u <= 0 else row.crossing)(l, u) for l, u in zip(lower, upper, strict=True)]
     )
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-4)):
         bounds = torch.tensor(lower, dtype=dtype), torch.tensor(upper, dtype=dtype)
@@ -182,9 +175,7 @@ signed = st.tuples(magnitude, st.sampled_from((-1.0, 1.0))).map(math.prod)
     points=st.lists(st.tuples(signed, signed, st.floats(0, 1)), min_size=1, max_size=30),
 )
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_lines_enclose_relu(
-    row: Row, dtype: torch.dtype, points: list[tuple[float, float, float]]
-) -> None:
+def test_lines_enclose_relu(row: Row, dtype: torch.dtype, points: list[tuple[float, float, float]]) -> None:
     first, second, share = torch.tensor(points, dtype=dtype).unbind(1)
     lower = torch.minimum(first, second).requires_grad_()
     upper = torch.maximum(first, second).requires_grad_()
@@ -192,9 +183,7 @@ def test_lines_enclose_relu(
     for name, part in lines._asdict().items():
         assert part.isfinite().all(), name
         if part.requires_grad:
-            for gradient in torch.autograd.grad(
-                part.sum(), (lower, upper), retain_graph=True, allow_unused=True
-            ):
+            for gradient in torch.autograd.grad(part.sum(), (lower, upper), retain_graph=True, allow_unused=True):
                 assert gradient is None or gradient.isfinite().all(), name
     # Four rounded operations on numbers no larger than these.
     scale = torch.maximum(lower.abs(), upper.abs())
@@ -276,9 +265,7 @@ def test_numbers_are_filled_in(dtype: torch.dtype) -> None:
     def half(lower: torch.Tensor, upper: torch.Tensor) -> tuple:
         return 0.5, 0, lower < upper, -lower
 
-    lines = half(
-        torch.tensor([[-1.0, -2.0]], dtype=dtype), torch.tensor([[1.0, 1.0]], dtype=dtype)
-    )
+    lines = half(torch.tensor([[-1.0, -2.0]], dtype=dtype), torch.tensor([[1.0, 1.0]], dtype=dtype))
     assert {part.dtype for part in lines} == {dtype}
     assert isinstance(lines, Lines)
     assert lines.lower_slope.tolist() == [[0.5, 0.5]]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from newrelax import cache as cpu_cache
 from newrelax.bounds import BoundedNetwork, box
+from newrelax.cpu import pieces as cpu_cache
 from newrelax.registry import Registry
 
 REGISTRY = Registry.load()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from newrelax import plain, propagation
+from newrelax.network import export
+from newrelax.propagations import base, linear_pass
 from plugin.loop import OBSERVE_EVERY, TrainState, train, train_step
 from plugin.schedule import Values
 from tests.tiny_runs import tiny_state
@@ -33,12 +34,12 @@ def counted(patch: pytest.MonkeyPatch, model: nn.Module | None = None) -> Iterat
         return call
 
     with patch.context() as inside:
-        inside.setattr(propagation, "interval_pass", count("intervals", propagation.interval_pass))
-        inside.setattr(propagation.LinearPass, "__init__", count("references", propagation.LinearPass.__init__))
+        inside.setattr(base, "interval_pass", count("intervals", base.interval_pass))
+        inside.setattr(linear_pass.LinearPass, "__init__", count("references", linear_pass.LinearPass.__init__))
         inside.setattr(
-            propagation, "substitute", count("rows", propagation.substitute, lambda graph, start, a, *_, **__: a.shape[1])
+            linear_pass, "substitute", count("rows", linear_pass.substitute, lambda network, start, a, *_, **__: a.shape[1])
         )
-        inside.setattr(plain, "trace", count("traces", plain.trace))
+        inside.setattr(export, "export", count("traces", export.export))
         if model is not None:
             inside.setattr(model, "forward", count("clean", model.forward))
         yield work

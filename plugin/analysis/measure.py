@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork, box
+from newrelax.bounds import box
 from newrelax.errors import UserError
-from newrelax.method import Method
-from plugin.attacks import pgd, worst_margin
+from newrelax.methods.method import Method
+from plugin.attacks import pgd
+from plugin.bounding import Bounding
+from plugin.classification import worst_margin
 
 from .continuity import LENGTH, continuity
 from .directions import default_directions, random_directions
@@ -53,9 +55,13 @@ class Protocol:
     weight_lines: bool = True
     seed: int = 0
 
-    def certified_loss(self, model: nn.Module, method: Method, x: Tensor, y: Tensor) -> CertifiedLoss:
+    def certified_loss(
+        self, model: nn.Module, method: Method, x: Tensor, y: Tensor, bounding: Bounding | None = None
+    ) -> CertifiedLoss:
         """The loss under analysis, on the first images of x."""
-        return CertifiedLoss(model, method, x[: self.probe], y[: self.probe], self.eps, beta=self.beta, fused=self.fused)
+        return CertifiedLoss(
+            model, method, x[: self.probe], y[: self.probe], self.eps, beta=self.beta, fused=self.fused, bounding=bounding
+        )
 
 
 PARTS = ("continuity", "sensitivity", "tightness")
@@ -86,17 +92,19 @@ def measure(
     protocol: Protocol,
     tick: Tick = lambda n: None,
     step: Sequence[Tensor] | None = None,
+    bounding: Bounding | None = None,
 ) -> dict[str, Any]:
     """One of PARTS on a model; x: [images, ...] pixels, y: [images]. The model and random streams stay as they were.
 
-    step: the optimiser's last, one tensor per trained parameter; without it, sensitivity takes Adam's first.
+    step: the optimiser's last, one tensor per trained parameter; without it, sensitivity takes Adam's first. bounding: how
+    bounds are computed.
     Returns the record as JSON types, with `seconds`. Raises UserError when the loss at these weights is not finite.
     """
     started = time.perf_counter()
     if part == "tightness":
-        result = _tightness(model, method, x[: protocol.images], y[: protocol.images], protocol, tick)
+        result = _tightness(model, method, x[: protocol.images], y[: protocol.images], protocol, tick, bounding)
     else:
-        probe = protocol.certified_loss(model, method, x, y)
+        probe = protocol.certified_loss(model, method, x, y, bounding)
         check_finite(probe)
         chosen = {"continuity": probe_continuity, "sensitivity": probe_sensitivity}[part]
         result = to_json(chosen(probe, protocol, step=step, tick=tick))
@@ -150,7 +158,9 @@ def probe_sensitivity(
     )  # fmt: skip
 
 
-def _tightness(model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick) -> dict[str, Any]:
+def _tightness(
+    model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick, bounding: Bounding | None
+) -> dict[str, Any]:
     """Tightness, the gap to PGD, and the share certified at the probe's radius.
 
     Estimates that draw random numbers start from the same stream, the protocol's seed, for every batch.
@@ -159,7 +169,7 @@ def _tightness(model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol:
     model = copy.deepcopy(model).eval()
     with torch.random.fork_rng(devices):
         torch.manual_seed(protocol.seed)
-        network = BoundedNetwork(model, x.shape[1:], method)
+        network = (bounding or Bounding()).network(model, x.shape[1:], method)
 
         def lower(images: Tensor, labels: Tensor, eps: float) -> Tensor:
             torch.manual_seed(protocol.seed)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from newrelax.bounds import BoundedNetwork, MarginBounds, box, worst_logits
-from newrelax.method import Method
+from newrelax.bounds import MarginBounds, box, worst_logits
+from newrelax.methods.method import Method
+from plugin.bounding import Bounding
 
 from .weights import WeightSpace
 
@@ -40,6 +41,7 @@ class CertifiedLoss:
         data_range: tuple[float, float] = (0.0, 1.0),
         dtype: torch.dtype = torch.float64,
         input_shape: Sequence[int] | None = None,
+        bounding: Bounding | None = None,
     ) -> None:
         self.model = copy.deepcopy(model).to(dtype).eval()
         for parameter in self.model.parameters():
@@ -55,7 +57,7 @@ class CertifiedLoss:
         self._box = box(self.x, eps, data_range)
         # Tracing may draw random numbers; leaving the context puts the streams back.
         with WeightSpace(self.parameters):
-            self.network = BoundedNetwork(self.model, tuple(input_shape or x.shape[1:]), method)
+            self.network = (bounding or Bounding()).network(self.model, tuple(input_shape or x.shape[1:]), method)
 
     def bounds(self) -> MarginBounds:
         return self.network.bounds(*self._box, self.y, beta=self.beta)

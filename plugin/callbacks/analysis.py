@@ -149,7 +149,7 @@ class Analysis(Callback):
         record: dict[str, Any] = {}
         with self._measuring(state):
             try:
-                record = measure(name, state.model, state.method, x, y, protocol, step=self._last_step(state))
+                record = measure(name, state.model, state.method, x, y, protocol, step=self._last_step(state), bounding=state.bounding)
                 self._show(name, record, state, protocol)
             except (UserError, ValueError) as problem:  # a loss that is infinite somewhere is no reason to stop
                 _log.warning("epoch %d, %s was not measured: %s", state.epoch, name, problem)
