@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.bounds import box
+from newrelax.network.modes import evaluating
 from plugin.classification import worst_margin
-from plugin.modes import evaluating
 
 
 def pgd(

@@ -10,12 +10,12 @@ from newrelax.bounds import box
 from newrelax.checks.soundness import Counterexample, find_counterexample
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
+from newrelax.network.modes import evaluating
 from newrelax.registry import Registry
 from plugin.attacks import pgd
 from plugin.bounding import Bounding
 from plugin.classification import predictions as predicted
 from plugin.classification import worst_margin
-from plugin.modes import evaluating
 from plugin.streams import seeded
 
 ESTIMATE = "estimate, not sound"

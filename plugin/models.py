@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.errors import UserError
-from plugin.modes import evaluating
+from newrelax.network.modes import evaluating
 from plugin.streams import seeded
 
 Shape = tuple[int, int, int]

@@ -109,8 +109,7 @@ def leaves_of(program: ExportedProgram, model: nn.Module) -> dict[fx.Node, Any]:
 @contextlib.contextmanager
 def _as_in_evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards every module's own mode, and buffers that tracing made anew, are back."""
-    modes = [(module, module.training) for module in model.modules()]
-    attributes = [(module, dict(module.__dict__)) for module in model.modules()]
+    attributes = [(module, dict(module.__dict__)) for module in model.modules()]  # a module's mode is one of them
     model.eval()
     try:
         yield
@@ -119,8 +118,6 @@ def _as_in_evaluation(model: nn.Module) -> Iterator[None]:
             for name in set(module.__dict__) - set(values):
                 del module.__dict__[name]
             module.__dict__.update(values)
-        for module, training in modes:
-            module.training = training
 
 
 @contextlib.contextmanager

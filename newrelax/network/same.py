@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newrelax.errors import UserError
 from newrelax.network.graph import Graph
+from newrelax.network.modes import evaluating
 
 BATCHES = (1, 2, 5)
 
@@ -53,7 +52,7 @@ def check_same(graph: Graph, x: Tensor) -> None:
     """Raises `UserError` where steps and model give different outputs at x, [batch, *input_shape]."""
     if len(x) == 0 or x.device.type == "meta":
         return
-    with _in_evaluation(graph.model), torch.no_grad():
+    with evaluating(graph.model), torch.no_grad():
         try:
             expected, again = graph.model(x), graph.model(x)
         except Exception as error:
@@ -83,14 +82,3 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     a, b = found[finite], expected[finite]
     scale = 1 + (float(b.abs().max()) if b.numel() else 0.0)
     return torch.allclose(a, b, rtol=1e-3, atol=1e-3 * scale)
-
-
-@contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -194,17 +194,22 @@ class LinearPass:
         """How far below sign·z̄ of step `index` the bounds lie, [batch, features]; in windows where that saves work."""
         shape, batch = self._steps[index].shape, len(self._radius)
         rows = range(shape[1]) if len(shape) == 3 else range(1)
-        key = ("windows", index)
-        plans = self._network.structure.plans
-        if key not in plans:
-            plans[key] = Windows.of(self._network, index, rows)
-        if plans[key] is None:
+        windows = self._windows(index, rows)
+        if windows is None:
             count = torch.Size(shape).numel()
             return self._spread(index, self._identity(count, sign).view(1, count, *shape))
-        found = [self._in_windows(index, band, sign, batch) for band in self._bands(index, plans[key].widest, batch)]
+        found = [self._in_windows(index, band, sign, batch) for band in self._bands(index, windows.widest, batch)]
         below = torch.cat(found, 2).flatten(1)
         noise = self._states[index].noise
         return below if noise is None else below + noise.flatten(1)
+
+    def _windows(self, index: int, rows: range) -> Windows | None:
+        """The windows on the way back from some rows of an image step, planned once for a network."""
+        plans, key = self._network.structure.plans, ("windows", index, rows)
+        if key not in plans:
+            plans[key] = Windows.of(self._network, index, rows)
+        found: Windows | None = plans[key]
+        return found
 
     def _identity(self, count: int, sign: int) -> Tensor:
         return torch.eye(count, dtype=self._radius.dtype, device=self._radius.device) * sign
@@ -218,12 +223,9 @@ class LinearPass:
 
     def _in_windows(self, index: int, rows: range, sign: int, batch: int) -> Tensor:
         """`_from_identity` for some rows of an image step, [batch, channels, rows·columns]."""
-        channels, height, columns = self._steps[index].shape
-        key = ("windows", index) if len(rows) == height else ("windows", index, rows)
-        plans = self._network.structure.plans
-        if key not in plans:
-            plans[key] = Windows.of(self._network, index, rows)
-        windows: Windows = plans[key]
+        channels, _, columns = self._steps[index].shape
+        windows = self._windows(index, rows)
+        assert windows is not None
         cut: dict[int, Enclosure] = {}
         for at, field in windows.fields.items():
             enclosure = self._states[at].enclosure if at >= 0 else None
