@@ -177,10 +177,20 @@ def read_earlier(path: Path) -> Mapping[str, Rounds]:
 @click.option("--debug", is_flag=True, help="Show tracebacks of user errors.")
 @click.pass_context
 def command(
-    context: click.Context, model: str | None, methods: str | None, shape: str | None, batch_size: int | None,
-    eps: float | None, repeat: int, device: str, threads: int | None, no_plain: bool, json_path: Path | None,
-    against: Path | None, debug: bool,
-) -> int:  # fmt: skip
+    context: click.Context,
+    model: str | None,
+    methods: str | None,
+    shape: str | None,
+    batch_size: int | None,
+    eps: float | None,
+    repeat: int,
+    device: str,
+    threads: int | None,
+    no_plain: bool,
+    json_path: Path | None,
+    against: Path | None,
+    debug: bool,
+) -> int:
     """Time a training step with each method, and with auto_LiRPA alone."""
     if context.invoked_subcommand is not None:
         given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]

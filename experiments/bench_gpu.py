@@ -73,7 +73,9 @@ def _cells(what: Cost) -> tuple[str, str]:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default="runs/bench", show_default=True, help="Folder of gpu.md, .json.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="runs/bench", show_default=True, help="Folder of gpu.md, .json."
+)
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Names, comma-separated; NAME+fusion.")
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:N.")
 @click.option("--budget", type=float, default=3.0, show_default=True, help="Seconds of timed steps a figure.")

@@ -88,7 +88,7 @@ def exponent(points: Iterable[Point], measure_name: str) -> float | None:
     pairs = sorted((math.log(size), math.log(value)) for size, value in pairs if value)[-FITTED:]
     if len(pairs) < 2:
         return None
-    x_mean, y_mean = (sum(values) / len(pairs) for values in zip(*pairs))
+    x_mean, y_mean = (sum(values) / len(pairs) for values in zip(*pairs, strict=False))
     return sum((x - x_mean) * (y - y_mean) for x, y in pairs) / sum((x - x_mean) ** 2 for x, _ in pairs)
 
 
@@ -161,7 +161,9 @@ def write(out: Path, points: Sequence[Point], where: str) -> None:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default="runs/bench", show_default=True, help="Folder of size.md, .png.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="runs/bench", show_default=True, help="Folder of size.md, .png."
+)
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Names, comma-separated; NAME+fusion.")
 @click.option("--device", default=default_device(), show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Of the CPU; default torch's own number.")

@@ -68,9 +68,17 @@ def training_state(case: Case, device: torch.device, model: nn.Module | None = N
     method = Registry.load().get_method(name)
     kappa = 1.0 if method.propagation.name == "none" else 0.0 if "only" in variants else 0.5
     given: dict[str, Any] = dict(
-        method=method.label, dataset=case.shape, model=case.model, batch_size=case.batch_size, eps=case.eps,
-        device=str(device), capture=case.capture, loss_fusion="fusion" in variants, kappa=(kappa, kappa), l1=0.0,
-    )  # fmt: skip
+        method=method.label,
+        dataset=case.shape,
+        model=case.model,
+        batch_size=case.batch_size,
+        eps=case.eps,
+        device=str(device),
+        capture=case.capture,
+        loss_fusion="fusion" in variants,
+        kappa=(kappa, kappa),
+        l1=0.0,
+    )
     config = resolve(given, method)
     dataset = random_images(case.shape, case.batch_size, device)
     if model is None:

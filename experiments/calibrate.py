@@ -144,9 +144,11 @@ def _spread(verdicts: Sequence[Verdict]) -> list[str]:
         if not smooth or not sharp:
             continue
         ranges = [
-            _range([f["largest_jump"] for f in smooth], ".0e"), _range([f["narrowest_change"] for f in smooth], ".0e"),
-            _range([100 * f["curved_share"] for f in sharp], ".0f") + " %", _range([f["order"] for f in sharp], ".0f"),
-        ]  # fmt: skip
+            _range([f["largest_jump"] for f in smooth], ".0e"),
+            _range([f["narrowest_change"] for f in smooth], ".0e"),
+            _range([100 * f["curved_share"] for f in sharp], ".0f") + " %",
+            _range([f["order"] for f in sharp], ".0f"),
+        ]
         lines.append(f"| {method} | " + " | ".join(ranges) + " |")
     return lines
 
@@ -210,18 +212,26 @@ def command(
     chosen = [Network.parse(text) for text in networks]
     source = load(dataset, data_dir, torch.device("cpu"))
     settings = {
-        "data set": dataset, "network": model, "weights": "; ".join(networks), "seeds": ",".join(map(str, seeds)), "probe images": probe,
-        "evaluations for continuity": budget, "single weights per layer": single_weights,
-        "machine": f"{os.cpu_count()} CPU cores", **versions(),
-    }  # fmt: skip
+        "data set": dataset,
+        "network": model,
+        "weights": "; ".join(networks),
+        "seeds": ",".join(map(str, seeds)),
+        "probe images": probe,
+        "evaluations for continuity": budget,
+        "single weights per layer": single_weights,
+        "machine": f"{os.cpu_count()} CPU cores",
+        **versions(),
+    }
     held = _read(out.with_suffix(".json"))
     verdicts = [Verdict(**v) for v in held.get("verdicts", [])] if held.get("settings") == settings else []
     done = {(v.network, v.seed, v.method, v.property) for v in verdicts}
     todo = [
         (network, seed, method, name, expected)
-        for seed in seeds for network in chosen for (method, name), expected in paper_cells().items()
+        for seed in seeds
+        for network in chosen
+        for (method, name), expected in paper_cells().items()
         if (network.name, seed, method, name) not in done
-    ]  # fmt: skip
+    ]
     for network, seed, method, name, expected in tqdm(todo, unit="cell", disable=None):
         protocol = Protocol(eps=network.eps, probe=probe, budget=budget, single_weights=single_weights, seed=seed)
         verdicts.append(measure_cell(network, model, source, method, name, protocol, expected))

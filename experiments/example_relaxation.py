@@ -1,8 +1,8 @@
 """A relaxation of your own, from outside the packages: copy this file anywhere, then
 
-    python -m newrelax.check Clamp --plugin example_relaxation.py
-    python -m newrelax.plot Clamp CROWN --html clamp.html --plugin example_relaxation.py
-    python -m plugin.train --method Clamp:steep=4 --plugin example_relaxation.py
+python -m newrelax.check Clamp --plugin example_relaxation.py
+python -m newrelax.plot Clamp CROWN --html clamp.html --plugin example_relaxation.py
+python -m plugin.train --method Clamp:steep=4 --plugin example_relaxation.py
 """
 
 from newrelax import relaxation

@@ -187,9 +187,7 @@ class Table:
                 options.update(override.options)
         options.update(self.changes)
         filling = {axis: _text(value) for axis, value in cell.items()}
-        return {
-            name: value.format(**filling) if isinstance(value, str) else value for name, value in options.items()
-        }
+        return {name: value.format(**filling) if isinstance(value, str) else value for name, value in options.items()}
 
 
 def expand(

@@ -32,7 +32,9 @@ _REMARKS = (
 )
 
 
-def build_report(table: Table, rows: Sequence[Row], properties: Mapping[str, Properties], certified: Sequence[Row]) -> list[Block]:
+def build_report(
+    table: Table, rows: Sequence[Row], properties: Mapping[str, Properties], certified: Sequence[Row]
+) -> list[Block]:
     """The report's blocks.  `properties` by method; `certified`: rows of another table, for one that only analyses."""
     blocks: list[Block] = [Heading(table.title, 1), Paragraph(_REMARKS), *_settings(rows)]
     if table.analysis:
@@ -75,7 +77,9 @@ def to_csv(table: Table, rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def write_report(folder: Path, table: Table, blocks: Sequence[Block], rows: Sequence[Row], times: Sequence[Mapping[str, object]]) -> None:
+def write_report(
+    folder: Path, table: Table, blocks: Sequence[Block], rows: Sequence[Row], times: Sequence[Mapping[str, object]]
+) -> None:
     """Write report.md with its pictures, report.html, report.csv and timing.csv into a folder."""
     write_atomically(folder / "report.md", to_markdown(blocks))
     write_atomically(folder / "report.html", to_html(blocks, table.title))
@@ -196,17 +200,19 @@ def _properties_grid(table: Table, properties: Mapping[str, Properties], certifi
         where = {"dataset": network.get("dataset"), "model": network.get("model"), "method": method}
         paper = next((f for f in paper_figures() if f.where == where), None)
         row = next((r for r in certified if all(r.options.get(k) == v for k, v in where.items())), None)
-        lines.append([
-            Cell(method),
-            Cell("missing" if found is None or found.tightness is None else _text(found.tightness)),
-            Cell("—" if paper is None or paper.tightness is None else f"{paper.tightness:g}"),
-            Cell("missing" if found is None else _VERDICT[found.continuous]),
-            Cell(_VERDICT[paper.continuous if paper else None]),
-            Cell("missing" if found is None else _VERDICT[found.insensitive]),
-            Cell(_VERDICT[paper.insensitive if paper else None]),
-            Cell("missing") if row is None else _certified_cell(row),
-            Cell("—" if paper is None or paper.certified is None else f"{paper.certified:g}"),
-        ])  # fmt: skip
+        lines.append(
+            [
+                Cell(method),
+                Cell("missing" if found is None or found.tightness is None else _text(found.tightness)),
+                Cell("—" if paper is None or paper.tightness is None else f"{paper.tightness:g}"),
+                Cell("missing" if found is None else _VERDICT[found.continuous]),
+                Cell(_VERDICT[paper.continuous if paper else None]),
+                Cell("missing" if found is None else _VERDICT[found.insensitive]),
+                Cell(_VERDICT[paper.insensitive if paper else None]),
+                Cell("missing") if row is None else _certified_cell(row),
+                Cell("—" if paper is None or paper.certified is None else f"{paper.certified:g}"),
+            ]
+        )
     return Grid(header, lines)
 
 

@@ -23,22 +23,43 @@ class Block(nn.Module):
 def two_blocks() -> nn.Module:
     """112,006 weights."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), Block(8, 16, 2), Block(16, 16),
-        nn.Flatten(), nn.Linear(1024, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.ReLU(),
+        Block(8, 16, 2),
+        Block(16, 16),
+        nn.Flatten(),
+        nn.Linear(1024, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
 
 
 def four_blocks() -> nn.Module:
     """44,758 weights."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), Block(8, 16, 2), Block(16, 16), Block(16, 16, 2), Block(16, 16),
-        nn.Flatten(), nn.Linear(256, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.ReLU(),
+        Block(8, 16, 2),
+        Block(16, 16),
+        Block(16, 16, 2),
+        Block(16, 16),
+        nn.Flatten(),
+        nn.Linear(256, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
 
 
 def wide() -> nn.Module:
     """16, 16, 32, 64 channels at 32², 32², 16², 8²; 4.2 million weights."""
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), Block(16, 16), Block(16, 32, 2), Block(32, 64, 2),
-        nn.Flatten(), nn.Linear(4096, 1000), nn.ReLU(), nn.Linear(1000, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 16, 3, 1, 1),
+        nn.ReLU(),
+        Block(16, 16),
+        Block(16, 32, 2),
+        Block(32, 64, 2),
+        nn.Flatten(),
+        nn.Linear(4096, 1000),
+        nn.ReLU(),
+        nn.Linear(1000, 10),
+    )

@@ -56,9 +56,16 @@ def make_job(
     analyze: tuple[str, ...] = ()
     if run.analyze:
         analyze = (
-            *commands.analyze, "--run", str(place.folder), "--methods", ",".join(run.analyze),
-            "--seed", str(run.seed), *data, *where,
-        )  # fmt: skip
+            *commands.analyze,
+            "--run",
+            str(place.folder),
+            "--methods",
+            ",".join(run.analyze),
+            "--seed",
+            str(run.seed),
+            *data,
+            *where,
+        )
     return Job(
         id=run.id,
         table=str(out / run.table),
@@ -194,12 +201,8 @@ def run_table(
 ) -> int:
     """What the command line does; returns the exit status.  `pause`: see `LocalEngine`."""
     loaded = change(load_table(table), changes)
-    runs = expand(
-        loaded, only=parse_only(only, loaded) if only else None, scale=scale, seeds=seeds, limit_train=limit_train
-    )
-    planned = [
-        make_job(run, out.absolute(), commands, data_dir=data_dir, device=device, threads=cpus) for run in runs
-    ]
+    runs = expand(loaded, only=parse_only(only, loaded) if only else None, scale=scale, seeds=seeds, limit_train=limit_train)
+    planned = [make_job(run, out.absolute(), commands, data_dir=data_dir, device=device, threads=cpus) for run in runs]
     if dry_run:
         for job in planned:
             state = "finished" if job.place.is_finished() else "begun" if job.place.folder.exists() else "to run"

@@ -1,7 +1,7 @@
 """Where a table's runs live on disk, and how to tell a finished one.
 
-    OUT/TABLE/ID/          the trainer's own run folder, nothing else in it
-    OUT/TABLE/.runner/     the runner's notes: ID.json (settings), ID.lock, ID.log, ID.attempts.jsonl, ID.failure.json
+OUT/TABLE/ID/          the trainer's own run folder, nothing else in it
+OUT/TABLE/.runner/     the runner's notes: ID.json (settings), ID.lock, ID.log, ID.attempts.jsonl, ID.failure.json
 """
 
 import json

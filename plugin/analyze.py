@@ -62,22 +62,53 @@ def _default(*names: str, kind: object, text: str) -> object:
 @_default("--data-dir", kind=FOLDER, text="Folder of the data sets; default data.")
 @click.option("--methods", default=PAPER_METHODS, show_default=True, help='With commas between them, or "all".')
 @click.option("--plugin", "plugins", multiple=True, type=FILE, help="Python file with relaxations of your own.")
-@click.option("--trained", multiple=True, type=FOLDER, help="Run folders (or a folder of them) whose certified accuracies to show.")
+@click.option(
+    "--trained", multiple=True, type=FOLDER, help="Run folders (or a folder of them) whose certified accuracies to show."
+)
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Test images for tightness.")
-@_default("--eps", kind=click.FloatRange(0, 1, min_open=True), text="Radius of the probe; default the run's, or the data set's.")
-@click.option("--eps-step", type=click.FloatRange(0, 1, min_open=True), default=0.01, show_default=True, help="Grid of ε for tightness.")
+@_default(
+    "--eps", kind=click.FloatRange(0, 1, min_open=True), text="Radius of the probe; default the run's, or the data set's."
+)
+@click.option(
+    "--eps-step", type=click.FloatRange(0, 1, min_open=True), default=0.01, show_default=True, help="Grid of ε for tightness."
+)
 @click.option("--probe", type=click.IntRange(min=1), default=4, show_default=True, help="Images of the probe batch.")
-@click.option("--budget", type=click.IntRange(min=240), default=800, show_default=True, help="Evaluations of the loss for continuity.")
-@click.option("--single-weights", type=click.IntRange(min=1), default=5, show_default=True, help="Weights tried in each layer for sensitivity.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of directions, untrained weights and estimates.")
+@click.option(
+    "--budget", type=click.IntRange(min=240), default=800, show_default=True, help="Evaluations of the loss for continuity."
+)
+@click.option(
+    "--single-weights",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Weights tried in each layer for sensitivity.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of directions, untrained weights and estimates."
+)
 @_default("--device", kind=str, text="cpu, cuda or cuda:N; default cuda where there is one.")
 @_default("--out", kind=FOLDER, text="Folder of the results; default analysis in the run's folder, or analysis/NAME.")
 @click.option("--debug", is_flag=True, help="Show tracebacks of user errors.")
 def command(
-    run: Path | None, model: str | None, weights: Path | None, dataset: str | None, data_dir: Path | None, methods: str,
-    plugins: tuple[Path, ...], trained: tuple[Path, ...], limit: int, eps: float | None, eps_step: float, probe: int,
-    budget: int, single_weights: int, seed: int, device: str | None, out: Path | None, debug: bool,
-) -> None:  # fmt: skip
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    methods: str,
+    plugins: tuple[Path, ...],
+    trained: tuple[Path, ...],
+    limit: int,
+    eps: float | None,
+    eps_step: float,
+    probe: int,
+    budget: int,
+    single_weights: int,
+    seed: int,
+    device: str | None,
+    out: Path | None,
+    debug: bool,
+) -> None:
     """Measure continuity, sensitivity and tightness of relaxations on a run (--run) or on --model with --weights.
 
     Writes table.md, analysis.json, report.html and overview.png. Interrupted, it goes on where it was when called again.
@@ -87,10 +118,20 @@ def command(
     subject, registry = _subject(run, model, weights, dataset, data_dir, plugins, seed, where)
     subject.trained.update(_trained(trained))
     protocol = Protocol(
-        eps=eps or subject.eps, probe=probe, budget=budget, single_weights=single_weights, images=limit, step=eps_step, seed=seed
+        eps=eps or subject.eps,
+        probe=probe,
+        budget=budget,
+        single_weights=single_weights,
+        images=limit,
+        step=eps_step,
+        seed=seed,
     )
     chosen = [checked(method, registry, "is not sound") for method in select(registry, methods)]
-    folder = out or (run / "analysis" if run is not None else Path("analysis") / f"{subject.name}-{subject.dataset.name}-{Path(subject.weights).stem}")
+    folder = out or (
+        run / "analysis"
+        if run is not None
+        else Path("analysis") / f"{subject.name}-{subject.dataset.name}-{Path(subject.weights).stem}"
+    )
     try:
         (folder / "parts").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -122,9 +163,15 @@ def select(registry: Registry, names: str) -> list[Method]:
 
 
 def _subject(
-    run: Path | None, model: str | None, weights: Path | None, dataset: str | None, data_dir: Path | None,
-    plugins: tuple[Path, ...], seed: int, device: torch.device,
-) -> tuple[Subject, Registry]:  # fmt: skip
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    plugins: tuple[Path, ...],
+    seed: int,
+    device: torch.device,
+) -> tuple[Subject, Registry]:
     if run is not None:
         if any(v is not None for v in (model, weights, dataset)):
             raise UserError("--run brings its own network, weights and data set: leave out --model, --weights and --dataset")
@@ -184,9 +231,15 @@ def _measure_all(
                     limit = start + costs[part]
                     try:
                         record[part] = measure(
-                            part, subject.model, method, images, labels, protocol,
-                            lambda n: bar.update(min(n, limit - bar.n)), bounding=bounding,
-                        )  # fmt: skip
+                            part,
+                            subject.model,
+                            method,
+                            images,
+                            labels,
+                            protocol,
+                            lambda n: bar.update(min(n, limit - bar.n)),
+                            bounding=bounding,
+                        )
                     except (UserError, ValueError) as problem:  # ValueError: bounds that are not finite
                         if not tolerant:
                             raise UserError(str(problem)) from problem
@@ -212,7 +265,16 @@ def _key(subject: Subject, weights: str, protocol: Protocol, method: Method, reg
     """What a partial result depends on."""
     source = registry.source(method.name)
     code = Path(source).read_bytes() if Path(source).is_file() else source.encode()
-    facts = (FORMAT, weights, subject.name, subject.dataset.name, dataclasses.astuple(protocol), method.label, method.sound, versions())
+    facts = (
+        FORMAT,
+        weights,
+        subject.name,
+        subject.dataset.name,
+        dataclasses.astuple(protocol),
+        method.label,
+        method.sound,
+        versions(),
+    )
     return hashlib.sha256(repr(facts).encode() + code).hexdigest()
 
 
@@ -227,8 +289,13 @@ def _taken_up(file: Path, key: str) -> dict[str, Any] | None:
 
 
 def _write(folder: Path, subject: Subject, protocol: Protocol, records: dict[str, dict[str, Any]], failed: list[str]) -> str:
-    settings = {"model": subject.name, "dataset": subject.dataset.name, "weights": Path(subject.weights).name,
-                **dataclasses.asdict(protocol), **versions()}  # fmt: skip
+    settings = {
+        "model": subject.name,
+        "dataset": subject.dataset.name,
+        "weights": Path(subject.weights).name,
+        **dataclasses.asdict(protocol),
+        **versions(),
+    }
     title = f"Relaxations on {subject.name}, {subject.dataset.name}"
     notes = [
         f"Weights: {settings['weights']}. ε = {protocol.eps:g} for the probe ({protocol.probe} images, float64). Tightness on {protocol.images} "

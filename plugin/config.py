@@ -290,7 +290,7 @@ def _typed(name: str, value: object, hint: typing.Any) -> typing.Any:
         if arguments[-1] is Ellipsis:
             return tuple(_typed(name, item, arguments[0]) for item in value)
         if len(value) == len(arguments):
-            return tuple(_typed(name, item, part) for item, part in zip(value, arguments))
+            return tuple(_typed(name, item, part) for item, part in zip(value, arguments, strict=False))
     elif hint is PluginFile and isinstance(value, Mapping):
         hints = typing.get_type_hints(PluginFile)
         _refuse_unknown(value, hints)

@@ -111,9 +111,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
         "mnist": Source(_read_idx("MNIST"), "MNIST/raw", (0.1307,), (0.3081,)),
         "fashion-mnist": Source(_read_idx("FashionMNIST"), "FashionMNIST/raw", (0.2860,), (0.3530,)),
         "svhn": Source(_read_svhn, "", (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-        "cifar10": Source(
-            _read_cifar10, "cifar-10-batches-py", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), flip=True
-        ),
+        "cifar10": Source(_read_cifar10, "cifar-10-batches-py", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), flip=True),
     }
 )
 NAMES: tuple[str, ...] = ("digits", *SOURCES)

@@ -133,10 +133,19 @@ def command(
         for radius in chosen:
             evaluations.append(
                 evaluate(
-                    subject.model, images, labels, radius, subject.method, batch_size=batch_size, pgd_steps=pgd_steps,
-                    pgd_restarts=pgd_restarts, seed=seed, bounding=bounding, progress=bar.update,
+                    subject.model,
+                    images,
+                    labels,
+                    radius,
+                    subject.method,
+                    batch_size=batch_size,
+                    pgd_steps=pgd_steps,
+                    pgd_restarts=pgd_restarts,
+                    seed=seed,
+                    bounding=bounding,
+                    progress=bar.update,
                 )
-            )  # fmt: skip
+            )
     click.echo(table(subject, evaluations))
     if json_path is not None:
         attack = {"pgd_steps": pgd_steps, "pgd_restarts": pgd_restarts, "seed": seed}
@@ -231,9 +240,7 @@ def table(subject: Subject, evaluations: Sequence[Evaluation]) -> str:
     return "\n".join(lines)
 
 
-def report(
-    subject: Subject, evaluations: Sequence[Evaluation], run: Path | None, device: torch.device
-) -> dict[str, object]:
+def report(subject: Subject, evaluations: Sequence[Evaluation], run: Path | None, device: torch.device) -> dict[str, object]:
     """What --json writes: what was evaluated, and under `results` the accuracies (fractions) for each eps."""
     return {
         "model": subject.name,
@@ -264,16 +271,30 @@ def per_example_csv(evaluations: Sequence[Evaluation]) -> str:
     writer.writerow([*heading, *(f"{margin}_{j}" for j in range(classes))])
     for evaluation in evaluations:
         columns = (
-            evaluation.labels, evaluation.predictions, evaluation.natural.int(), evaluation.pgd.int(),
-            evaluation.pgd_margins, evaluation.positive.int(), evaluation.margins,
-        )  # fmt: skip
+            evaluation.labels,
+            evaluation.predictions,
+            evaluation.natural.int(),
+            evaluation.pgd.int(),
+            evaluation.pgd_margins,
+            evaluation.positive.int(),
+            evaluation.margins,
+        )
         rows = zip(*(column.tolist() for column in columns), strict=True)
         for image, (label, predicted, natural, attacked, attacked_margin, positive, margins) in enumerate(rows):
             cells = [f"{bound:.9g}" for bound in margins]
             cells.insert(label, "")
             writer.writerow(
-                [f"{evaluation.eps:.9g}", image, label, predicted, natural, attacked, f"{attacked_margin:.9g}", positive]
-                + cells
+                [
+                    f"{evaluation.eps:.9g}",
+                    image,
+                    label,
+                    predicted,
+                    natural,
+                    attacked,
+                    f"{attacked_margin:.9g}",
+                    positive,
+                    *cells,
+                ]
             )
     return text.getvalue()
 

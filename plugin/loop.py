@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -230,9 +230,7 @@ class Taken(NamedTuple):
     norm: Tensor
 
 
-def take_step(
-    state: TrainState, x: Tensor, y: Tensor, values: Values, number: int | Tensor, observe: bool
-) -> Taken:
+def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: int | Tensor, observe: bool) -> Taken:
     """The device's part of step ``number``: the same work for all steps of a kind (plugin.capture), no host in between.
 
     The batch goes through in ``config.accumulate`` pieces whose gradients add up to the whole
@@ -247,7 +245,7 @@ def take_step(
     part = world.part(len(x))
     # A process without a part goes through the same motions with an input that counts nothing.
     part, weight = (part, 1.0) if part.start < part.stop else (slice(0, 1), 0.0)
-    for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate)):
+    for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate), strict=False):
         terms = objective(piece_x, piece_y, values, total=len(x), observe=observe)
         terms = terms._replace(loss=weight * terms.loss)
         terms.loss.backward()

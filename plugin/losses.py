@@ -77,9 +77,7 @@ class Objective:
         batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.net.model.modules())
         object.__setattr__(self, "normalised_by_batch", batch_norm)
 
-    def __call__(
-        self, x: Tensor, y: Tensor, values: Values, *, total: int | None = None, observe: bool = False
-    ) -> Terms:
+    def __call__(self, x: Tensor, y: Tensor, values: Values, *, total: int | None = None, observe: bool = False) -> Terms:
         """The loss of inputs ``x`` [batch, …] with classes ``y`` [batch].
 
         ``total``: the size of the whole batch when ``x`` is a piece of it; the pieces' losses then

@@ -8,9 +8,14 @@ from torch import Tensor
 from plugin.losses import Measured, Terms
 
 _SUMS = (
-    "natural_loss", "natural_right", "natural_seen",
-    "worst_loss", "worst_right", "worst_seen", "observed",
-)  # fmt: skip
+    "natural_loss",
+    "natural_right",
+    "natural_seen",
+    "worst_loss",
+    "worst_right",
+    "worst_seen",
+    "observed",
+)
 
 
 class StepSums:

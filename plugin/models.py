@@ -137,9 +137,7 @@ def build(
     with stream():  # apart from building: what a module draws when it is first imported must not move the weights
         factory = _find_factory(name)
     with stream():
-        return _build_own(
-            name, factory, input_shape=input_shape, classes=classes, mean=tuple(mean), std=tuple(std)
-        )
+        return _build_own(name, factory, input_shape=input_shape, classes=classes, mean=tuple(mean), std=tuple(std))
 
 
 def _find_factory(name: str) -> Callable[..., object]:
@@ -149,9 +147,7 @@ def _find_factory(name: str) -> Callable[..., object]:
     except Exception as problem:  # the user's module may fail in any way when it is imported
         raise UserError(f"model {name}: cannot be imported ({_brief(problem)})") from problem
     if not callable(factory) or isinstance(factory, nn.Module):
-        raise UserError(
-            f"model {name}: expected a function or class that makes an nn.Module, got {type(factory).__name__}"
-        )
+        raise UserError(f"model {name}: expected a function or class that makes an nn.Module, got {type(factory).__name__}")
     return factory
 
 

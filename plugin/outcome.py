@@ -31,9 +31,7 @@ def conclude(state: TrainState, registry: Registry, sound: bool) -> dict[str, ob
     x, y = dataset.test_x[: config.limit_test], dataset.test_y[: config.limit_test]
     started = time.perf_counter()
     with tqdm(total=len(y), desc="certifying", unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
-        evaluation = evaluate(
-            state.model, x, y, config.eps, certifier, bounding=state.bounding, progress=bar.update
-        )
+        evaluation = evaluate(state.model, x, y, config.eps, certifier, bounding=state.bounding, progress=bar.update)
     return {
         "method": config.method,
         "dataset": config.dataset,

@@ -84,9 +84,7 @@ class RunFolder:
         path = self.path / METRICS
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         if len(lines) < epochs:
-            raise UserError(
-                f"{path} has {len(lines)} lines, the checkpoint is {epochs} epochs on: the folder was changed"
-            )
+            raise UserError(f"{path} has {len(lines)} lines, the checkpoint is {epochs} epochs on: the folder was changed")
         write_atomically(path, b"".join(lines[:epochs]))
 
     def write_model(self, model: torch.nn.Module) -> None:

@@ -35,9 +35,7 @@ def load_registry(config: Config) -> Registry:
     """The registry that a run's config needs. Raises UserError when a plugin file has changed."""
     for plugin in config.plugins:
         if PluginFile.read(plugin.path) != plugin:
-            raise UserError(
-                f"plugin {plugin.path} changed since the run started: restore it, or start another run with --out"
-            )
+            raise UserError(f"plugin {plugin.path} changed since the run started: restore it, or start another run with --out")
     return Registry.load([plugin.path for plugin in config.plugins])
 
 
@@ -88,9 +86,7 @@ def prepare(config: Config, registry: Registry, world: World | None = None, *, i
     world = World() if world is None else world
     if config.capture and world.size > 1:
         raise UserError("--capture: gradients that processes add up cannot be recorded; use it with a single process")
-    device = (
-        process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
-    )
+    device = process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
     method = registry.get_method(config.method)
     sound = check_soundness(method, config.allow_unsound)
     if not sound:

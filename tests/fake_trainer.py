@@ -62,11 +62,19 @@ def main() -> None:
         lines = [*metrics.read_text().splitlines(), json.dumps(line)] if metrics.exists() else [json.dumps(line)]
         replace(metrics, lines)
     result = {
-        "method": arguments.method, "dataset": arguments.dataset, "model": arguments.model, "eps": 0.3,
-        "epochs": arguments.epochs, "seed": arguments.seed, "natural_accuracy": base + 0.3,
-        "pgd_accuracy": base + 0.1, "certified_accuracy": base, "certify_method": arguments.method,
-        "sound": "Cauchy" not in arguments.method, "seconds": time.time(),
-    }  # fmt: skip
+        "method": arguments.method,
+        "dataset": arguments.dataset,
+        "model": arguments.model,
+        "eps": 0.3,
+        "epochs": arguments.epochs,
+        "seed": arguments.seed,
+        "natural_accuracy": base + 0.3,
+        "pgd_accuracy": base + 0.1,
+        "certified_accuracy": base,
+        "certify_method": arguments.method,
+        "sound": "Cauchy" not in arguments.method,
+        "seconds": time.time(),
+    }
     replace(out / "result.json", result)
     print("end", out.name, os.getpid(), file=journal, flush=True)
 

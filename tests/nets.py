@@ -55,9 +55,13 @@ def mlp() -> nn.Module:
 def odd_strides() -> nn.Module:
     """Strides and paddings that do not divide the image, and two convolutions in a row."""
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, stride=2, padding=0), nn.ReLU(), nn.Conv2d(4, 4, 2, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(4 * 4, 5),
-    )  # fmt: skip
+        nn.Conv2d(3, 4, 3, stride=2, padding=0),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 2, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 4, 5),
+    )
 
 
 NETS = {

@@ -22,8 +22,8 @@ KNOWN = {
     **{a.name: a for a in (CELU, SELU, elu(0.3), elu(-0.7), power(3), power(4), power(5))},
 }
 EVERY = pytest.mark.parametrize("activation", KNOWN.values(), ids=list(KNOWN))
-BOTH = pytest.mark.parametrize("parallel", (False, True), ids=("free", "parallel"))
-DTYPES = pytest.mark.parametrize("dtype", (torch.float64, torch.float32), ids=("float64", "float32"))
+BOTH = pytest.mark.parametrize("parallel", [False, True], ids=("free", "parallel"))
+DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=("float64", "float32"))
 
 
 def lines_of(activation: Activation, parallel: bool) -> Relaxation:
@@ -116,7 +116,8 @@ def test_the_derivative_is_the_functions(activation: Activation) -> None:
 @EVERY
 def test_places_of_a_slope_are_found(activation: Activation) -> None:
     """Every place has another one with its own slope among those that are named."""
-    assert activation.derivative is not None and activation.critical is not None
+    assert activation.derivative is not None
+    assert activation.critical is not None
     x = torch.linspace(-6, 6, 997, dtype=torch.float64)
     x = x[x > activation.domain[0]] if activation.period is None else x[x.abs() < math.pi]
     places = torch.stack(torch.broadcast_tensors(*activation.critical(activation.derivative(x))))
@@ -155,7 +156,7 @@ def test_gradients_equal_finite_differences(activation: Activation, parallel: bo
         assert float(wrong.double().mean()) < 0.02
 
 
-@pytest.mark.parametrize("name", ("gelu", "gelu(tanh)", "silu", "mish"))
+@pytest.mark.parametrize("name", ["gelu", "gelu(tanh)", "silu", "mish"])
 def test_the_constants_of_smooth_bends(name: str) -> None:
     """Extrema and inflections, to all their digits, with a slower arithmetic of more of them."""
     mpmath = pytest.importorskip("mpmath")
@@ -197,7 +198,8 @@ def test_bounds_outside_the_domain_are_infinite() -> None:
 def test_a_root_forgives_rounding_below_zero() -> None:
     lower, upper = torch.tensor([-1e-7, -1e-3]), torch.tensor([1.0, 1.0])
     low, high = ACTIVATIONS["sqrt"].interval(lower, upper)
-    assert low.tolist() == [0.0, -math.inf] and high.tolist() == [1.0, math.inf]
+    assert low.tolist() == [0.0, -math.inf]
+    assert high.tolist() == [1.0, math.inf]
 
 
 def test_huge_numbers_stay_numbers() -> None:
@@ -214,7 +216,8 @@ def test_huge_numbers_stay_numbers() -> None:
                 gradients = torch.autograd.grad(sum(part.sum() for part in lines), (lower, upper))
                 assert all(bool(part.isfinite().all()) for part in gradients), name
     lines = smooth_lines(ACTIVATIONS["exp"], torch.tensor([0.0]), torch.tensor([200.0]), parallel=False)
-    assert lines.lower_offset.isfinite().all() and not lines.upper_offset.isnan().any()
+    assert lines.lower_offset.isfinite().all()
+    assert not lines.upper_offset.isnan().any()
 
 
 def test_lines_are_continuous_where_they_can_be() -> None:

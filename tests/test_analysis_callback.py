@@ -127,11 +127,13 @@ def without_times(folder: Path) -> list[dict[str, Any]]:
 
 def test_allowance_is_never_overdrawn_on_purpose() -> None:
     allowance = Allowance(10, spent=1.0, clock=Clock(2.0))
-    assert not allowance.covers(0.1, training=10) and allowance.covers(1.0, training=20)
+    assert not allowance.covers(0.1, training=10)
+    assert allowance.covers(1.0, training=20)
     with allowance.spending():
         pass
     assert (allowance.last, allowance.spent) == (2.0, 3.0)
-    assert not allowance.covers(0.1, training=30) and allowance.covers(0.1, training=31)
+    assert not allowance.covers(0.1, training=30)
+    assert allowance.covers(0.1, training=31)
 
 
 def test_keeps_to_the_budget_by_stretching_the_intervals(tmp_path: Path) -> None:
@@ -139,13 +141,18 @@ def test_keeps_to_the_budget_by_stretching_the_intervals(tmp_path: Path) -> None
     analysed(tmp_path, tiny_state("IBP", epochs=12, ramp=1), percent=10, tick=2.0, **dict.fromkeys(ORDER, 2.0))
     lines = lines_of(tmp_path)
     assert [(line["epoch"], line["measurement"]) for line in lines] == [
-        (2, "tightness"), (4, "sensitivity"), (6, "continuity"),
-        (8, "tightness"), (10, "sensitivity"), (12, "continuity"),
-    ]  # fmt: skip
+        (2, "tightness"),
+        (4, "sensitivity"),
+        (6, "continuity"),
+        (8, "tightness"),
+        (10, "sensitivity"),
+        (12, "continuity"),
+    ]
     postponed = {event.step: event.value for event in events(tmp_path).Scalars("analysis/postponed")}
     assert postponed == dict.fromkeys(range(2, 13), 1.0)
     share = [event.value for event in events(tmp_path).Scalars("analysis/percent_of_training")]
-    assert max(share) <= 10 and share[-1] == pytest.approx(10)
+    assert max(share) <= 10
+    assert share[-1] == pytest.approx(10)
 
 
 def test_a_generous_budget_measures_everything_whenever_due(tmp_path: Path) -> None:
@@ -181,10 +188,19 @@ def test_what_tensorboard_shows(tmp_path: Path) -> None:
     train_cli(tmp_path / "run", "--method", "CROWN-IBP-R", *GENEROUS)
     read = events(tmp_path / "run")
     assert {
-        "continuity/continuous", "continuity/largest_jump", "continuity/jumps_per_unit", "sensitivity/insensitive",
-        "sensitivity/curved_share", "sensitivity/order", "sensitivity/relative_slope", "sensitivity/unpredicted",
-        "tightness/certified_radius", "tightness/gap", "analysis/postponed", "analysis/percent_of_training",
-    } <= set(read.Tags()["scalars"])  # fmt: skip
+        "continuity/continuous",
+        "continuity/largest_jump",
+        "continuity/jumps_per_unit",
+        "sensitivity/insensitive",
+        "sensitivity/curved_share",
+        "sensitivity/order",
+        "sensitivity/relative_slope",
+        "sensitivity/unpredicted",
+        "tightness/certified_radius",
+        "tightness/gap",
+        "analysis/postponed",
+        "analysis/percent_of_training",
+    } <= set(read.Tags()["scalars"])
     assert read.Tags()["images"] == ["continuity/loss_along_a_line"]
     names = [name for name, _ in tiny_state("IBP").model.named_parameters()]
     assert read.Tags()["histograms"] == [f"slopes/{name}" for name in names]
@@ -209,14 +225,16 @@ def test_the_loss_that_is_trained(tmp_path: Path, method: str, given: dict[str, 
 def test_estimates_are_named_so(tmp_path: Path) -> None:
     train_cli(tmp_path / "run", "--method", "hBox-Cauchy:k=5", *GENEROUS)
     tags = events(tmp_path / "run").Tags()["scalars"]
-    assert "tightness/estimated_radius" in tags and "tightness/certified_radius" not in tags
+    assert "tightness/estimated_radius" in tags
+    assert "tightness/certified_radius" not in tags
 
 
 @pytest.mark.parametrize("method", ["natural", "PGD"])
 def test_no_certified_loss_is_a_user_error(tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
     train_cli(tmp_path / "run", "--method", method, "--analyze", code=2)
     error = capsys.readouterr().err
-    assert f"{method} has none" in error and len(error.strip().splitlines()) == 1
+    assert f"{method} has none" in error
+    assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

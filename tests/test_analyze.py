@@ -14,7 +14,8 @@ def test_measures_relaxations_of_a_run(tmp_path, capsys):
     assert analyze.main(arguments) == 0
     page = (out / "report.html").read_text()
     assert (out / "overview.png").read_bytes().startswith(b"\x89PNG")
-    assert "IBP" in page and "src=\"http" not in page
+    assert "IBP" in page
+    assert 'src="http' not in page
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("IBP*.json")}
     assert kept
     capsys.readouterr()
@@ -29,4 +30,5 @@ def test_unknown_method_is_one_line(tmp_path, capsys):
     capsys.readouterr()
     assert analyze.main(["--run", str(run), "--methods", "nonsense", "--out", str(tmp_path / "a")]) == 2
     error = capsys.readouterr().err
-    assert "unknown method" in error and len(error.strip().splitlines()) == 1
+    assert "unknown method" in error
+    assert len(error.strip().splitlines()) == 1

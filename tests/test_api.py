@@ -194,9 +194,7 @@ def test_one_logit_decides_by_its_sign(method: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["newrelax", "auto_LiRPA"])
-def test_the_engine_that_ran_is_written_down(
-    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_engine_that_ran_is_written_down(engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     tiny = "--epochs 1 --ramp 1 --warmup 0 --limit-train 40 --limit-test 10 --batch-size 20 --eps 0.02 --model FC --device cpu"
     assert train.main(["--method", "CROWN-IBP-R", "--engine", engine, "--out", str(run), *tiny.split()]) == 0

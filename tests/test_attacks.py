@@ -1,5 +1,6 @@
 """The attack: inside the ball, effective, repeatable, and leaving no trace in the model."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -33,14 +34,18 @@ def test_points_stay_in_the_box_exactly(network: nn.Module, batch: tuple[Tensor,
     x, y = batch
     point = pgd(network, x, y, eps, steps=3, restarts=2, generator=torch.Generator().manual_seed(0))
     lower, upper = box(x, eps)
-    assert (point >= lower).all() and (point <= upper).all()
-    assert point.min() >= 0 and point.max() <= 1
+    assert (point >= lower).all()
+    assert (point <= upper).all()
+    assert point.min() >= 0
+    assert point.max() <= 1
 
 
 def test_the_data_range_clips(network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch
     point = pgd(network, x * 0.5, y, 0.3, steps=3, data_range=(-0.1, 0.5))
-    assert point.min() >= -0.1 and point.max() <= 0.5 and point.min() < 0
+    assert point.min() >= -0.1
+    assert point.max() <= 0.5
+    assert point.min() < 0
 
 
 def test_same_stream_same_points(network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
@@ -50,7 +55,8 @@ def test_same_stream_same_points(network: nn.Module, batch: tuple[Tensor, Tensor
         return pgd(network, x, y, 0.05, steps=3, generator=torch.Generator().manual_seed(seed))
 
     before = torch.get_rng_state()
-    assert torch.equal(attack(0), attack(0)) and not torch.equal(attack(0), attack(1))
+    assert torch.equal(attack(0), attack(0))
+    assert not torch.equal(attack(0), attack(1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -64,8 +70,11 @@ def test_the_model_is_left_as_it_was(batch: tuple[Tensor, Tensor]) -> None:
     state = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.no_grad():
         point = pgd(network, x, y, 0.1, steps=2)
-    assert not point.requires_grad and not x.requires_grad
-    assert network.training and not network.layers[2].training and network.layers[5].training
+    assert not point.requires_grad
+    assert not x.requires_grad
+    assert network.training
+    assert not network.layers[2].training
+    assert network.layers[5].training
     assert all(torch.equal(p.grad, g) for p, g in zip(network.parameters(), gradients, strict=True))
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
@@ -90,7 +99,7 @@ def test_more_effort_never_helps_the_defender(network: nn.Module, batch: tuple[T
     for restarts in (1, 2, 4):
         point = pgd(network, x, y, 0.05, steps=4, restarts=restarts, generator=torch.Generator().manual_seed(0))
         margins.append(worst_margin(network(point), y))
-    for weaker, stronger in zip(margins[:-1], margins[1:], strict=True):
+    for weaker, stronger in itertools.pairwise(margins):
         assert (stronger <= weaker + 1e-6).all()
     assert (margins[1] < margins[0] - 1e-3).all()
 

@@ -36,8 +36,11 @@ def test_writes_a_table_and_compares_with_an_earlier_run(tmp_path: Path, capsys:
     capsys.readouterr()
     assert bench.main([*TINY, "--methods", "IBP", "--no-plain", "--against", str(first)]) == 0
     head, natural, ibp = rows(capsys.readouterr().out)
-    assert head[-2:] == ["earlier, ms", "in natural steps"] and ibp[0] == "IBP"
-    assert ibp[4] == "1.00" and natural[3] == "1.00" and ibp[5:7] == ["", ""]
+    assert head[-2:] == ["earlier, ms", "in natural steps"]
+    assert ibp[0] == "IBP"
+    assert ibp[4] == "1.00"
+    assert natural[3] == "1.00"
+    assert ibp[5:7] == ["", ""]
     assert float(ibp[-2]) == pytest.approx(1e3 * sum(result["seconds"]["IBP"]) / 2, abs=0.051)
 
 
@@ -47,14 +50,15 @@ def test_ratios_are_of_the_same_round() -> None:
     assert bench.paired_ratio(rounds, "IBP", "natural") == 2.0
     assert bench.paired_ratio(rounds, "IBP plain", "IBP") == 3.0
     assert bench.paired_ratio(rounds, "CROWN", "natural") is None
-    head, natural, ibp = rows(bench.table(rounds, {}, {}))
+    _head, _natural, ibp = rows(bench.table(rounds, {}, {}))
     assert ibp == ["IBP", "2200.0", "", "2.00", "1.00", "8800.0", "3.00×", "", ""]
 
 
 def test_the_floor_is_the_steps_operations_at_the_products_speed() -> None:
     rounds = {"matrix product": [0.2, 0.1, 0.1], "natural": [1.0, 1.0, 1.0]}
     head, natural = rows(bench.table(rounds, {"matrix product": 50, "natural": 200}))
-    assert head[2] == "arithmetic alone, ms" and natural[2] == "400.0"
+    assert head[2] == "arithmetic alone, ms"
+    assert natural[2] == "400.0"
 
 
 def test_operations_are_those_of_products_and_convolutions() -> None:
@@ -87,7 +91,8 @@ def test_the_suite_has_both_networks() -> None:
 def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(arguments) == 2
     error = capsys.readouterr().err
-    assert message in error and len(error.strip().splitlines()) == 1
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,10 +131,13 @@ def test_memory_is_of_tensors_alive_at_once() -> None:
 
 def test_cost_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     found = cost(CASE, CPU, budget=0.0)
-    assert found.seconds > 0 and found.memory > 0 and found.note == ""
+    assert found.seconds > 0
+    assert found.memory > 0
+    assert found.note == ""
     assert cost(replace(CASE, batch_size=8), CPU, budget=0.0).memory > 1.5 * found.memory
     slow = cost(replace(CASE, batch_size=10**6), CPU, budget=0.0, limit=0.001)
-    assert slow.seconds is None and slow.note == "over 0.001 s, not run"
+    assert slow.seconds is None
+    assert slow.note == "over 0.001 s, not run"
 
 
 @pytest.mark.parametrize(
@@ -161,14 +169,19 @@ def test_gpu_benchmark_but_for_the_gpu(tmp_path: Path) -> None:
     captured.append((replace(found[-1][0], capture=True), Cost(note="out of memory")))
     bench_gpu.write(tmp_path / "out", [*found, *captured], CPU)
     text = (tmp_path / "out" / "gpu.md").read_text()
-    head, *body = rows(text)
+    _head, *body = rows(text)
     assert [row[:3] for row in body] == [
-        [f"{model}, digits shape", batch, method] for model, batch in (("CONV", "4"), ("FC", "8")) for method in ("natural", "IBP")
+        [f"{model}, digits shape", batch, method]
+        for model, batch in (("CONV", "4"), ("FC", "8"))
+        for method in ("natural", "IBP")
     ]
-    assert body[0][-1] == "2.0×" and body[-1][5:] == ["out of memory", "", ""]
-    assert f"torch {torch.__version__}" in text and "cuda " in text
+    assert body[0][-1] == "2.0×"
+    assert body[-1][5:] == ["out of memory", "", ""]
+    assert f"torch {torch.__version__}" in text
+    assert "cuda " in text
     content = json.loads((tmp_path / "out" / "gpu.json").read_text())
-    assert len(content["results"]) == 8 and content["results"][-1]["note"] == "out of memory"
+    assert len(content["results"]) == 8
+    assert content["results"][-1]["note"] == "out of memory"
     assert content["where"]["torch"] == torch.__version__
 
 
@@ -200,14 +213,18 @@ def test_size_benchmark(tmp_path: Path) -> None:
     sizes = {"batch": (2, 4), "width": (8, 16), "depth": (1, 2)}
     base = {"batch": 2, "width": 8, "depth": 1}
     points = bench_size.measure(["natural", "CROWN"], CPU, sizes=sizes, base=base, budget=0.0)
-    assert len(points) == 12 and all(point.cost.seconds and point.cost.memory for point in points)
+    assert len(points) == 12
+    assert all(point.cost.seconds and point.cost.memory for point in points)
     bench_size.write(tmp_path / "out", points, "a machine")
     text = (tmp_path / "out" / "size.md").read_text()
-    assert "a machine" in text and text.count("| CROWN |") == 3
+    assert "a machine" in text
+    assert text.count("| CROWN |") == 3
     picture = (tmp_path / "out" / "size.png").read_bytes()
-    assert picture.startswith(b"\x89PNG") and len(picture) < 150_000
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 150_000
     content = json.loads((tmp_path / "out" / "size.json").read_text())
-    assert len(content["results"]) == 12 and content["results"][0]["cost"]["memory"] > 0
+    assert len(content["results"]) == 12
+    assert content["results"][0]["cost"]["memory"] > 0
 
 
 def test_exponents_are_those_of_powers() -> None:

@@ -18,8 +18,7 @@ from newrelax.methods.method import Method
 from newrelax.registry import Registry
 from newrelax.relaxations.base import relaxation
 from plugin import models
-
-from .nets import NETS, batch, make
+from tests.nets import NETS, batch, make
 
 REGISTRY = Registry.load()
 BOUNDING = [name for name, method in REGISTRY.items() if method.propagation.name not in ("none", "attack")]
@@ -118,7 +117,8 @@ def test_chunks_change_nothing(name):
 def test_max_pooling(name):
     model, (x, y) = make("max pool"), batch()
     margins = certify(model, x, y, EPS, name)
-    assert margins.shape == (3, 4) and margins.isfinite().all()
+    assert margins.shape == (3, 4)
+    assert margins.isfinite().all()
     logits = model(x)
     true = logits.gather(1, y.unsqueeze(1))
     others = torch.stack([logits[i, [j for j in range(5) if j != y[i]]] for i in range(3)])
@@ -186,7 +186,7 @@ class Deceptive(nn.Module):
         return -z if (self.calls % 2 if self.turns else torch.compiler.is_exporting()) else z
 
 
-@pytest.mark.parametrize("turns, message", [(False, "other outputs than the model"), (True, "two answers to one question")])
+@pytest.mark.parametrize(("turns", "message"), [(False, "other outputs than the model"), (True, "two answers to one question")])
 def test_a_graph_that_is_another_function_is_refused(turns, message):
     with pytest.raises(UserError, match=message):
         bounded(Deceptive(turns), "IBP")
@@ -255,7 +255,7 @@ def test_bounds_follow_weights_that_layers_share(engine):
 
 
 @pytest.mark.parametrize(
-    "spec, message",
+    ("spec", "message"),
     [("CROWNN", "unknown method"), ("CROWN-0:gamma=1", "no parameter"), ("natural", "gives no bounds")],
 )
 def test_errors(spec, message):

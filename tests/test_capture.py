@@ -89,11 +89,17 @@ def test_captured_steps_are_the_steps(method: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"loss_fusion": True}, {"accumulate": 3}, {"clip_grad": 0.1}, {"l1": 1e-3}, {"beta": (0.8, 0.1)},
-        {"kappa": (0.7, 0.0)}, {"milestones": (2, 4)}, {"model": "norm"},
+        {"loss_fusion": True},
+        {"accumulate": 3},
+        {"clip_grad": 0.1},
+        {"l1": 1e-3},
+        {"beta": (0.8, 0.1)},
+        {"kappa": (0.7, 0.0)},
+        {"milestones": (2, 4)},
+        {"model": "norm"},
     ],
     ids=lambda given: next(iter(given)),
-)  # fmt: skip
+)
 def test_whatever_a_step_has_is_captured(given: dict[str, object]) -> None:
     assert both("CROWN-IBP", **given).replayed > 20
 

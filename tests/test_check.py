@@ -77,7 +77,8 @@ UNSOUND = {
 def test_an_unsound_function_is_caught(function: Callable) -> None:
     value = value_of(function)
     found = find_counterexample(value)
-    assert found is not None and not is_sound(value)
+    assert found is not None
+    assert not is_sound(value)
     assert found.lower <= found.x <= found.upper
     dtype = getattr(torch, found.dtype)
     lines = value(*(torch.tensor([end], dtype=dtype) for end in (found.lower, found.upper)))
@@ -91,15 +92,16 @@ def test_stable_neurons_are_searched() -> None:
         return 0.0, 0.0, 0.0, u.clamp(min=0) * ((l < 0) | (u < 2))
 
     found = find_counterexample(value_of(lines, handles_stable=True))
-    assert found is not None and found.lower >= 0
+    assert found is not None
+    assert found.lower >= 0
 
 
 @pytest.mark.parametrize(
     "function",
-    (
+    [
         lambda l, u: (u / (u - l + 1e-8), 0.0, u / (u - l + 1e-8), -l * u / (u - l + 1e-8)),
         lambda l, u: (0.0, 0.0, u / (u - l).clamp(min=1e-12), -l * u / (u - l).clamp(min=1e-12)),
-    ),
+    ],
     ids=("added", "clamped"),
 )
 def test_a_guarded_division_passes(function: Callable) -> None:
@@ -108,27 +110,28 @@ def test_a_guarded_division_passes(function: Callable) -> None:
 
 @pytest.mark.parametrize(
     "interval",
-    (
+    [
         lambda l, u: (l + 0.1, u),
         lambda l, u: (l, torch.where(u > 100, 0.5 * u, u)),
         lambda l, u: (l, u * torch.nan),
-    ),
+    ],
     ids=("lower", "upper", "nan"),
 )
 def test_an_interval_that_leaves_points_out_is_caught(interval: Callable) -> None:
     value = value_of(BUILTIN["IBP"].relaxation.function, handles_stable=True, interval=interval)
     found = find_counterexample(value)
-    assert found is not None and found.line == "interval"
+    assert found is not None
+    assert found.line == "interval"
     assert "leaves out" in str(found)
 
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    (
+    [
         (lambda l, u: (u.sqrt() - u.sqrt(), 0.0, 0.0, u / u * u), None),
         (lambda l, u: (0.0, 0.0, 0.0, u + (l + u).abs().sqrt() * 0), "d upper offset / d [lu] is nan"),
         (lambda l, u: (0.0, 0.0, u / u.square().sqrt(), u), "is (nan|inf)"),
-    ),
+    ],
     ids=("finite", "gradient", "value"),
 )
 def test_what_is_not_finite_is_found(function: Callable, message: str | None) -> None:
@@ -143,18 +146,19 @@ def test_what_is_not_finite_is_found(function: Callable, message: str | None) ->
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    (
+    [
         (lambda l, u: (0.0, 0.0, 0.0, u + torch.rand_like(u)), "evaluated twice"),
         (lambda l, u: (0.0, 0.0, 0.0, u + torch.arange(u.numel()).reshape(u.shape)), "the order"),
         (lambda l, u: (0.0, 0.0, 0.0, u.max() + 0 * u), "the other neurons"),
         (lambda l, u: (0.0, 0.0, 0.0, u + u.dim()), "the tensor's shape"),
         (lambda l, u: (0.0, 0.0, 0.0, u.mul_(2)), "inputs in place"),
-    ),
+    ],
     ids=("random", "order", "batch", "shape", "in place"),
 )
 def test_what_is_not_elementwise_is_found(function: Callable, message: str) -> None:
     found = find_inconsistency(value_of(function, handles_stable=True))
-    assert found is not None and message in found
+    assert found is not None
+    assert message in found
 
 
 JUMPS = {
@@ -170,7 +174,7 @@ JUMPS = {
 }
 
 
-@pytest.mark.parametrize("spec", ("IBP-Round:omega=5,F=1000", "IBP-Round:F=0.01", "IBP-Widen:omega=0"))
+@pytest.mark.parametrize("spec", ["IBP-Round:omega=5,F=1000", "IBP-Round:F=0.01", "IBP-Widen:omega=0"])
 def test_extreme_parameters_pass(spec: str) -> None:
     value = BUILTIN.get_method(spec).relaxation
     assert find_counterexample(value) is None
@@ -192,7 +196,7 @@ def jump(where: Tensor, size: float = 1.0) -> tuple:
 
 @pytest.mark.parametrize(
     ("function", "expected"),
-    (
+    [
         (lambda l, u: jump(u > -2 * l, 1e-4), ["u = 2 * -l"]),
         (lambda l, u: jump(u - l > 1.25), ["u - l = 1.25"]),
         (lambda l, u: jump(u + l > 0.7), ["l + u = 0.7"]),
@@ -203,7 +207,7 @@ def jump(where: Tensor, size: float = 1.0) -> tuple:
         (lambda l, u: jump(torch.sigmoid((u + l) * 1e6)), []),
         (lambda l, u: jump((1e5 * (u + l)).clamp(0, 1)), []),
         (lambda l, u: jump((u + l).abs().sqrt()), []),
-    ),
+    ],
     ids=(
         "ratio",
         "width",
@@ -215,24 +219,28 @@ def jump(where: Tensor, size: float = 1.0) -> tuple:
         "steep",
         "steep kinks",
         "root",
-    ),  # fmt: skip
+    ),
 )
 def test_jumps_of_other_functions(function: Callable, expected: list[str]) -> None:
     found = find_jumps(value_of(function, handles_stable=True))
     assert [found.condition.split(";")[0] for found in found] == expected
     assert all(set(jump.size) == {"lower_slope"} for jump in found)
     for one in found:
-        assert one.places and all(l <= u for l, u in one.places)
+        assert one.places
+        assert all(l <= u for l, u in one.places)
 
 
 def test_tightness_against_known_areas() -> None:
     box = measure_tightness(LINES["DeepZ-Box"])
-    assert box.within and (box.area, box.worst_area) == pytest.approx((1, 1))
+    assert box.within
+    assert (box.area, box.worst_area) == pytest.approx((1, 1))
     assert measure_tightness(LINES["IBP"]).within
     triangle = measure_tightness(LINES["CROWN-0"])
-    assert triangle.within and (triangle.area, triangle.worst_area) == pytest.approx((0.5, 0.5))
+    assert triangle.within
+    assert (triangle.area, triangle.worst_area) == pytest.approx((0.5, 0.5))
     diagonal = measure_tightness(LINES["DeepZ-Diag"])
-    assert not diagonal.within and diagonal.worst_area == pytest.approx(30)
+    assert not diagonal.within
+    assert diagonal.worst_area == pytest.approx(30)
     assert diagonal.overshoot == pytest.approx(30 / 31)
     stable = measure_tightness(LINES["CROWN-1-C"])
     assert not stable.within, "x lies below 0 where u <= 0"
@@ -249,7 +257,8 @@ def test_parallel_lines_are_declared() -> None:
     assert not value_of(sometimes).parallel, "a number and a tensor that equals it in one place"
     assert find_inconsistency(value_of(sometimes)) is None
     found = find_inconsistency(value_of(sometimes, parallel=True))
-    assert found is not None and "parallel=True says that both lines have one slope" in found
+    assert found is not None
+    assert "parallel=True says that both lines have one slope" in found
 
 
 def test_slopes_that_are_equal_need_not_be_one_object() -> None:
@@ -259,7 +268,9 @@ def test_slopes_that_are_equal_need_not_be_one_object() -> None:
 
     assert find_inconsistency(value_of(copied, parallel=True)) is None
     report = check(Method.from_relaxation(value_of(copied)))
-    assert report.passed and report.hint is not None and "parallel=True" in format_report(report)
+    assert report.passed
+    assert report.hint is not None
+    assert "parallel=True" in format_report(report)
 
 
 def test_a_chord_is_declared_and_checked() -> None:
@@ -297,14 +308,17 @@ def test_the_released_rule_is_caught(released: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_report_of_a_sound_relaxation(deepz_report: Report) -> None:
-    assert deepz_report.sound and deepz_report.passed and not deepz_report.estimate
+    assert deepz_report.sound
+    assert deepz_report.passed
+    assert not deepz_report.estimate
     assert {p.name: p.verdict for p in deepz_report.propagations} == dict.fromkeys(("backward", "forward", "hybrid"), "holds")
     assert all(p.excess is not None and p.excess < 0 for p in deepz_report.propagations)
     text = format_report(deepz_report)
     assert text.splitlines()[0] == "DeepZ"
     assert "no jump found" in text
     again = json.loads(json.dumps(deepz_report.as_dict(), allow_nan=False))
-    assert again["sound"] is True and again["tightness"]["area"] == pytest.approx(0.5)
+    assert again["sound"] is True
+    assert again["tightness"]["area"] == pytest.approx(0.5)
 
 
 def test_the_network_check_sees_what_the_lines_do() -> None:
@@ -320,10 +334,12 @@ def test_the_network_check_sees_what_the_lines_do() -> None:
     assert {p.verdict for p in check_propagations(wrong)} == {"violated"}
 
 
-@pytest.mark.parametrize("name", ("DeepZ-Cauchy", "hBox-Cauchy"))
+@pytest.mark.parametrize("name", ["DeepZ-Cauchy", "hBox-Cauchy"])
 def test_estimates_are_never_sound(name: str) -> None:
     report = check(BUILTIN[name])
-    assert report.estimate and not report.sound and not report.passed
+    assert report.estimate
+    assert not report.sound
+    assert not report.passed
     assert report.counterexample is None
     assert report.propagations[0].verdict == "estimate"
     assert "no (estimate)" in format_report(report)
@@ -331,20 +347,21 @@ def test_estimates_are_never_sound(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    (
+    [
         (["CRWN"], "unknown method 'CRWN'; did you mean CROWN"),
         (["natural"], "natural gives no bounds: there is nothing to check"),
         (["CROWN", "--plugin", "absent.py"], "no plugin file at"),
         (["CROWN-Soft:gamma=x"], "gamma must be a number"),
         ([], "Missing argument"),
-    ),
+    ],
     ids=("unknown", "natural", "file", "number", "nothing"),
 )
 def test_user_errors(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
     assert message in captured.err
     if arguments:
         with pytest.raises(UserError):
@@ -366,11 +383,15 @@ def test_a_function_that_raises_is_one_line(tmp_path: Path, capsys: pytest.Captu
 def test_the_command_prints_json(released: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "newrelax.check", "Released-Diag-C", "--json", "--plugin", released],
-        capture_output=True, text=True, cwd=released.parent,
+        capture_output=True,
+        text=True,
+        cwd=released.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
     assert report["sound"] is False
     found = report["counterexample"]
-    assert found["upper"] <= 0 and found["violation"] > 0 and found["line"] in ("lower", "upper")
+    assert found["upper"] <= 0
+    assert found["violation"] > 0
+    assert found["line"] in ("lower", "upper")

@@ -20,11 +20,24 @@ from newrelax.relaxations.activation import GELU_TANH, TANH
 
 RULES = {name: rule for rule in BUILTIN_RULES for name in rule.names}
 SOME = (
-    "aten.linear.default", "aten.conv2d.default", "aten.conv_transpose2d.input", "aten.batch_norm.default", "aten.mul.Tensor",
-    "aten.matmul.default", "aten.leaky_relu.default", "aten.softshrink.default", "aten.maximum.default", "aten.gelu.default",
-    "aten.sin.default", "aten.max_pool2d.default", "aten.permute.default", "aten.copy.default", "aten.cat.default",
-    "aten.softmax.int", "aten.layer_norm.default",
-)  # fmt: skip
+    "aten.linear.default",
+    "aten.conv2d.default",
+    "aten.conv_transpose2d.input",
+    "aten.batch_norm.default",
+    "aten.mul.Tensor",
+    "aten.matmul.default",
+    "aten.leaky_relu.default",
+    "aten.softshrink.default",
+    "aten.maximum.default",
+    "aten.gelu.default",
+    "aten.sin.default",
+    "aten.max_pool2d.default",
+    "aten.permute.default",
+    "aten.copy.default",
+    "aten.cat.default",
+    "aten.softmax.int",
+    "aten.layer_norm.default",
+)
 
 
 def test_every_operator_has_a_sample_or_a_reason() -> None:
@@ -36,7 +49,8 @@ def test_every_operator_has_a_sample_or_a_reason() -> None:
 def test_a_rule_holds(name: str) -> None:
     report = check_operator(name, RULES[name], BUILTIN_RULES)
     assert (report.verdict, report.passed) == ("holds", True), report.detail
-    assert report.bounded == RULES[name].bounded and "newrelax" in report.engines
+    assert report.bounded == RULES[name].bounded
+    assert "newrelax" in report.engines
 
 
 @pytest.mark.slow
@@ -56,24 +70,29 @@ WRONG = {
     "another activation": ("aten.tanh.default", lambda build, x: build.smooth(x, GELU_TANH), "failed"),
     "loose where exact": ("aten.neg.default", lambda build, x: build.add(build.negate(x), build.add(x, x, sign=-1)), "holds"),
     "interval too narrow": (
-        "aten.sin.default", lambda build, x: build.smooth(x, replace(TANH, name="sin", function=torch.sin)), "violated",
+        "aten.sin.default",
+        lambda build, x: build.smooth(x, replace(TANH, name="sin", function=torch.sin)),
+        "violated",
     ),
     "raises": ("aten.exp.default", lambda build, x: 1 / 0, "failed"),
     "nothing there": ("aten.exp.default", lambda build, x: build.refuse("has no bounds here"), "failed"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "function", "verdict"), WRONG.values(), ids=list(WRONG))
 def test_a_wrong_rule_is_found(name: str, function: object, verdict: str) -> None:
     report = check_operator(name, *changed(name, function))
     assert report.verdict == verdict, report.detail
-    assert report.passed == (verdict == "holds") and report.detail
+    assert report.passed == (verdict == "holds")
+    assert report.detail
 
 
 def test_an_unknown_operator_is_not_checked() -> None:
     rule = Rule(("aten.grid_sampler.default",), "planes", lambda build, x: x)
     report = check_operator("aten.grid_sampler.default", rule, [*BUILTIN_RULES, rule])
-    assert report.verdict == "not checked" and report.passed and "no sample" in report.detail
+    assert report.verdict == "not checked"
+    assert report.passed
+    assert "no sample" in report.detail
     rule = Rule(("aten.nothing_of_the_kind.default",), "planes", lambda build, x: x)
     assert "no such operator" in check_operator("aten.nothing_of_the_kind.default", rule, [rule]).detail
 
@@ -93,8 +112,10 @@ def test_the_command_lists_operators(few: Sequence[Rule], capsys: pytest.Capture
     assert lines[0].split()[:4] == ["operator", "bounded", "engines", "check"]
     rows = {line.split()[0]: line for line in lines if line.startswith("aten.")}
     assert set(rows) == {"aten.tanh.default", "aten.neg.default"}
-    assert " lines " in rows["aten.tanh.default"] and " yes " in rows["aten.tanh.default"]
-    assert "exact affine" in rows["aten.neg.default"] and "newrelax" in rows["aten.neg.default"]
+    assert " lines " in rows["aten.tanh.default"]
+    assert " yes " in rows["aten.tanh.default"]
+    assert "exact affine" in rows["aten.neg.default"]
+    assert "newrelax" in rows["aten.neg.default"]
     assert lines[-1] == "2 operators, 2 checked, 2 hold"
 
 

@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
 def smooth(rng: random.Random) -> Drawn:
     rates = [rng.uniform(0.5, 5) for _ in range(3)]
     phases = [rng.uniform(0, 6) for _ in range(3)]
-    return Drawn(lambda t: 2 + sum(math.sin(r * t + p) for r, p in zip(rates, phases)))
+    return Drawn(lambda t: 2 + sum(math.sin(r * t + p) for r, p in zip(rates, phases, strict=False)))
 
 
 def jump(rng: random.Random) -> Drawn:
@@ -106,11 +106,15 @@ def test_float32(case: Case) -> None:
     for seed in range(DRAWS):
         f, places = draw(random.Random(seed))
         scan = scan_line(
-            lambda t: float(np.float32(f(float(np.float32(t))))), -1.0, 1.0,
-            narrowest=narrowest, budget=case.budget, epsilon=2.0**-23,
-        )  # fmt: skip
+            lambda t: float(np.float32(f(float(np.float32(t))))),
+            -1.0,
+            1.0,
+            narrowest=narrowest,
+            budget=case.budget,
+            epsilon=2.0**-23,
+        )
         assert len(scan.jumps) == len(places), f"draw {seed}"
-        for found, place in zip(scan.jumps, places):
+        for found, place in zip(scan.jumps, places, strict=False):
             assert abs(found.at - place) <= 2 * narrowest
         assert 1e-6 < scan.resolution < JUMP
 
@@ -130,9 +134,12 @@ def test_every_evenly_spaced_jump_is_found() -> None:
     """IBP-Round's law l − w·(ceil(F·l) − F·l): F jumps of w per unit."""
     for rate in (1, 10, 40):
         scan = scan_line(
-            lambda t: t - 0.5 * (math.ceil(rate * (t + 0.37)) - rate * (t + 0.37)), -1.0, 1.0, narrowest=1.4e-14,
+            lambda t: t - 0.5 * (math.ceil(rate * (t + 0.37)) - rate * (t + 0.37)),
+            -1.0,
+            1.0,
+            narrowest=1.4e-14,
             budget=150 * rate + 400,
-        )  # fmt: skip
+        )
         assert len(scan.jumps) == 2 * rate
         assert all(abs(j.change) == pytest.approx(0.5, rel=1e-6) for j in scan.jumps)
 
@@ -164,8 +171,9 @@ def test_on_parameters(dtype: torch.dtype) -> None:
         assert found.continuous is expected
         assert found.largest_jump * found.loss == pytest.approx(0 if expected else JUMP, rel=0.05)
         assert found.narrowest_change < 1000 * torch.finfo(dtype).eps or not expected
-    assert all(torch.equal(a, b) for a, b in zip(before, (w, v)))
-    assert w.grad is None and v.grad is None
+    assert all(torch.equal(a, b) for a, b in zip(before, (w, v), strict=False))
+    assert w.grad is None
+    assert v.grad is None
     assert torch.equal(torch.get_rng_state(), moved)
 
 
@@ -220,8 +228,14 @@ def test_default_directions_are_relative_weight_changes() -> None:
     b = torch.zeros(6, dtype=torch.float64).requires_grad_()
     directions = default_directions(lambda: (w.sum(1) + b).square().sum(), [w, b], step=[torch.ones_like(w), b.detach()])
     assert [d.name.split("[")[0] for d in directions] == [
-        "random 1", "random 2", "random 3", "gradient", "last step", "weight 0", "weight 0"
-    ][: len(directions)]  # fmt: skip
+        "random 1",
+        "random 2",
+        "random 3",
+        "gradient",
+        "last step",
+        "weight 0",
+        "weight 0",
+    ][: len(directions)]
     for d in directions[:3]:
         torch.testing.assert_close(d.tensors[0].norm(dim=1), w.detach().norm(dim=1))
     for d in directions[3:5]:

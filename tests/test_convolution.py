@@ -36,7 +36,5 @@ def test_transpose_is_the_gradient_of_the_convolution(
     (expected,) = torch.autograd.grad((output * a).sum(), image, create_graph=True)
     (found,) = convolution(weight, size, stride, padding).transpose(a)
 
-    expected_gradients, gradients = (
-        torch.autograd.grad((y * weights_of_sum).sum(), (a, weight)) for y in (expected, found)
-    )
+    expected_gradients, gradients = (torch.autograd.grad((y * weights_of_sum).sum(), (a, weight)) for y in (expected, found))
     torch.testing.assert_close([found, *gradients], [expected, *expected_gradients], rtol=1e-9, atol=1e-9)

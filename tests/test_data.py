@@ -39,8 +39,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_digits_are_split_by_class_and_always_alike(digits: data.Dataset) -> None:
     assert digits.input_shape == (1, 8, 8)
     assert (len(digits.train_y), len(digits.test_y), digits.classes) == (1437, 360, 10)
-    assert digits.train_x.dtype == torch.float32 and digits.train_y.dtype == torch.int64
-    assert digits.train_x.min() == 0 and digits.train_x.max() == 1
+    assert digits.train_x.dtype == torch.float32
+    assert digits.train_y.dtype == torch.int64
+    assert digits.train_x.min() == 0
+    assert digits.train_x.max() == 1
     share = digits.test_y.bincount() / digits.train_y.bincount()
     assert (share - 360 / 1437).abs().max() < 0.01
     assert digits.mean[0] == pytest.approx(digits.train_x.mean().item(), abs=1e-6)
@@ -59,7 +61,8 @@ def test_digits_train_and_test_share_no_image_by_place(digits: data.Dataset) -> 
 
 
 def test_mnist_is_the_real_one(mnist: data.Dataset) -> None:
-    assert mnist.train_x.shape == (60000, 1, 28, 28) and mnist.test_x.shape == (10000, 1, 28, 28)
+    assert mnist.train_x.shape == (60000, 1, 28, 28)
+    assert mnist.test_x.shape == (10000, 1, 28, 28)
     assert mnist.train_y[:5].tolist() == [5, 0, 4, 1, 9]
     assert mnist.test_y[:5].tolist() == [7, 2, 1, 0, 4]
     assert mnist.train_x.max() == 1
@@ -114,7 +117,9 @@ def test_svhn_is_read_from_its_format(tmp_path: Path, monkeypatch: pytest.Monkey
         sources[split] = ["", path.name, md5(path)]
     monkeypatch.setattr(SVHN, "split_list", sources)
     dataset = data.load("svhn", tmp_path)
-    assert dataset.input_shape == (3, 32, 32) and len(dataset.mean) == 3 and not dataset.flip
+    assert dataset.input_shape == (3, 32, 32)
+    assert len(dataset.mean) == 3
+    assert not dataset.flip
     assert dataset.train_y.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
     np.testing.assert_allclose(dataset.test_x[5].numpy() * 255, pixels[..., 5].transpose(2, 0, 1), atol=1e-4)
 
@@ -136,7 +141,9 @@ def test_cifar10_is_read_from_its_format(tmp_path: Path, monkeypatch: pytest.Mon
     meta = write("batches.meta", {"label_names": [str(i) for i in range(10)]})
     monkeypatch.setattr(CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
     dataset = data.load("cifar10", tmp_path)
-    assert dataset.train_x.shape == (20, 3, 32, 32) and dataset.flip and dataset.classes == 10
+    assert dataset.train_x.shape == (20, 3, 32, 32)
+    assert dataset.flip
+    assert dataset.classes == 10
     np.testing.assert_allclose(dataset.test_x[2].flatten().numpy() * 255, rows["test_batch"][2], atol=1e-4)
     assert dataset.test_y.tolist() == [3, 1, 4, 1]
 
@@ -147,7 +154,10 @@ def test_offline_names_data_set_folder_and_way_out(name: str, tmp_path: Path, of
     with pytest.raises(UserError) as caught:
         data.load(name, folder)
     message = str(caught.value)
-    assert name in message and str(folder) in message and "--dataset digits" in message and "\n" not in message
+    assert name in message
+    assert str(folder) in message
+    assert "--dataset digits" in message
+    assert "\n" not in message
     assert not (tmp_path / "absent").exists()
     assert capfd.readouterr() == ("", "")
 
@@ -199,7 +209,8 @@ def test_limit_train_keeps_a_stratified_part(mnist: data.Dataset) -> None:
 def test_limit_train_leaves_normalisation_and_test_part(digits: data.Dataset) -> None:
     part = data.load("digits", limit_train=100)
     assert len(part.train_y) == 100
-    assert part.mean == digits.mean and part.std == digits.std
+    assert part.mean == digits.mean
+    assert part.std == digits.std
     assert torch.equal(part.test_x, digits.test_x)
     with pytest.raises(UserError, match="at least 1"):
         data.load("digits", limit_train=0)
@@ -232,13 +243,12 @@ def test_augmentation_gives_crops_and_mirrored_crops() -> None:
     crops = [padded[:, i : i + 3, j : j + 3] for i in range(3) for j in range(3)]
     for flip, count in ((False, 9), (True, 18)):
         known = crops + [crop.flip(-1) for crop in crops] if flip else crops
-        drawn = data.augmented(
-            image.repeat(2000, 1, 1, 1), padding=1, flip=flip, generator=torch.Generator().manual_seed(1)
-        )
+        drawn = data.augmented(image.repeat(2000, 1, 1, 1), padding=1, flip=flip, generator=torch.Generator().manual_seed(1))
         same = (drawn[:, None] == torch.stack(known)[None]).flatten(2).all(2)
         assert same.any(1).all()
         frequency = same.sum(0) / 2000
-        assert len(known) == count and (frequency - 1 / count).abs().max() < 0.03
+        assert len(known) == count
+        assert (frequency - 1 / count).abs().max() < 0.03
 
 
 @pytest.mark.gpu
@@ -246,4 +256,5 @@ def test_everything_stays_on_the_gpu() -> None:
     dataset = data.load("digits", device="cuda")
     generator = torch.Generator("cuda").manual_seed(0)
     for x, y in data.batches(dataset, 256, generator, augment=True):
-        assert x.is_cuda and y.is_cuda
+        assert x.is_cuda
+        assert y.is_cuda

@@ -9,8 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from newrelax.bounds import BoundedNetwork, box
 from newrelax.registry import Registry
-
-from .test_windows import NETS, SHAPE
+from tests.test_windows import NETS, SHAPE
 
 REGISTRY = Registry.load()
 METHODS = ["IBP", "IBP-Round", "CROWN", "CROWN-IBP", "CROWN-0-C", "DeepZ", "hBox", "hBox-Cauchy", "CROWN-IBP-RandomSlope"]
@@ -22,7 +21,14 @@ def smooth() -> nn.Module:
 
 def bent() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(2, 3, 3), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.PReLU(3), nn.Flatten(), nn.Linear(243, 5), nn.Tanh(), nn.Linear(5, 5)
+        nn.Conv2d(2, 3, 3),
+        nn.LeakyReLU(0.1),
+        nn.MaxPool2d(2),
+        nn.PReLU(3),
+        nn.Flatten(),
+        nn.Linear(243, 5),
+        nn.Tanh(),
+        nn.Linear(5, 5),
     )
 
 

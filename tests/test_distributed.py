@@ -126,11 +126,16 @@ def test_what_processes_tell_each_other(tmp_path):
     first, second = in_processes(conversation, tmp_path)
     for name in first.keys() - {"draw"}:
         torch.testing.assert_close(first[name], second[name])
-    assert first["summed"] == 3 and first["one had it"] == 1 and first["none had it"]
-    assert first["statistics"] == 0.5 and first["batches seen"] == 0
+    assert first["summed"] == 3
+    assert first["one had it"] == 1
+    assert first["none had it"]
+    assert first["statistics"] == 0.5
+    assert first["batches seen"] == 0
     assert first["gathered"].tolist() == [0, 1, 2, 3, 4]
-    assert bytes(first["shared"].tolist()).decode() == "ε = 0.3" and first["nothing shared"] == 0
-    assert first["stop"] == 15 and first["no stop"]
+    assert bytes(first["shared"].tolist()).decode() == "ε = 0.3"
+    assert first["nothing shared"] == 0
+    assert first["stop"] == 15
+    assert first["no stop"]
     assert first["draw"] != second["draw"], "each process has random streams of its own"
 
 
@@ -148,7 +153,8 @@ def lose_the_other(world):
 def test_a_lost_process_is_one_line(tmp_path, monkeypatch):
     found = in_processes(LoseTheOther(str(tmp_path / "1.pt")), tmp_path)
     message = bytes(found[0]["message"].tolist()).decode()
-    assert "process 0 lost the others" in message and "--resume" in message
+    assert "process 0 lost the others" in message
+    assert "--resume" in message
 
 
 class LoseTheOther:
@@ -164,7 +170,9 @@ class LoseTheOther:
 
 def test_a_single_process_needs_no_connection():
     with connect({}, "cpu") as world:
-        assert type(world) is World and world.size == 1 and world.is_writer
+        assert type(world) is World
+        assert world.size == 1
+        assert world.is_writer
 
 
 def test_half_an_environment_is_refused():

@@ -102,9 +102,7 @@ def test_figures_agree_with_the_examples(small: nn.Module, digits: Dataset, meth
 
 @pytest.mark.parametrize("method", ["IBP", "CROWN-IBP-R", "CROWN", "DeepZ", "hBox"])
 @pytest.mark.parametrize("eps", [0.01, 0.1, 0.4])
-def test_no_attacked_or_random_point_is_below_its_bound(
-    small: nn.Module, digits: Dataset, method: str, eps: float
-) -> None:
+def test_no_attacked_or_random_point_is_below_its_bound(small: nn.Module, digits: Dataset, method: str, eps: float) -> None:
     """Every margin, not only the worst, at attacked points, random points and random corners of the box."""
     x, y = digits.test_x[:20], digits.test_y[:20]
     generator = torch.Generator().manual_seed(0)
@@ -138,13 +136,14 @@ def test_evaluation_leaves_model_and_streams_alone(small: nn.Module, digits: Dat
     before = torch.get_rng_state()
     state = {key: value.clone() for key, value in small.state_dict().items()}
     first, second = (
-        evaluate(small, digits.test_x[:9], digits.test_y[:9], 0.1, REGISTRY.get_method("IBP"), pgd_steps=2)
-        for _ in range(2)
+        evaluate(small, digits.test_x[:9], digits.test_y[:9], 0.1, REGISTRY.get_method("IBP"), pgd_steps=2) for _ in range(2)
     )
-    assert torch.equal(torch.get_rng_state(), before) and small.training
+    assert torch.equal(torch.get_rng_state(), before)
+    assert small.training
     assert all(torch.equal(value, state[key]) for key, value in small.state_dict().items())
     assert all(parameter.grad is None for parameter in small.parameters())
-    assert torch.equal(first.pgd_margins, second.pgd_margins) and torch.equal(first.margins, second.margins)
+    assert torch.equal(first.pgd_margins, second.pgd_margins)
+    assert torch.equal(first.margins, second.margins)
 
 
 def test_bounds_that_an_attack_breaks_stop_the_evaluation(
@@ -163,7 +162,8 @@ def test_bounds_that_an_attack_breaks_stop_the_evaluation(
     with pytest.raises(UnsoundBounds, match="IBP at eps 0.3 certifies .* of 20 images that an attack breaks"):
         evaluate(small, x, y, 0.3, method)
     estimate = evaluate(small, x, y, 0.3, replace(method, sound=False))
-    assert estimate.certified_accuracy is None and estimate.estimated_accuracy > estimate.pgd_accuracy
+    assert estimate.certified_accuracy is None
+    assert estimate.estimated_accuracy > estimate.pgd_accuracy
 
 
 def test_estimates_are_never_called_certified() -> None:
@@ -171,10 +171,14 @@ def test_estimates_are_never_called_certified() -> None:
     ones = torch.ones(4, 9)
     estimate = Evaluation(0.1, method, torch.zeros(4), torch.zeros(4), ones, torch.ones(4))
     values = estimate.to_json()
-    assert values["certified_accuracy"] is None and values["estimated_accuracy"] == 1.0
-    assert values["note"] == "estimate, not sound" and values["sound"] is False
+    assert values["certified_accuracy"] is None
+    assert values["estimated_accuracy"] == 1.0
+    assert values["note"] == "estimate, not sound"
+    assert values["sound"] is False
     sound = replace(estimate, method=REGISTRY.get_method("IBP")).to_json()
-    assert sound["certified_accuracy"] == 1.0 and "estimated_accuracy" not in sound and "note" not in sound
+    assert sound["certified_accuracy"] == 1.0
+    assert "estimated_accuracy" not in sound
+    assert "note" not in sound
 
 
 def test_not_a_number_is_not_certified() -> None:
@@ -217,7 +221,8 @@ def test_command_prints_table_and_writes_figures_and_margins(
     with torch.no_grad():
         bounded = BoundedNetwork(small, digits.input_shape, REGISTRY.get_method("CROWN-IBP-R"))
         margins = bounded.bounds(*box(digits.test_x[5:6], 0.02), digits.test_y[5:6]).margins[0].tolist()
-    assert row[f"margin_{label}"] == "" and label == digits.test_y[5]
+    assert row[f"margin_{label}"] == ""
+    assert label == digits.test_y[5]
     stored = [float(row[f"margin_{j}"]) for j in range(10) if j != label]
     assert stored == pytest.approx(margins, abs=1e-4)
 
@@ -226,14 +231,16 @@ def test_figures_go_through_links_and_pipes_without_replacing_them(tmp_path: Pat
     (tmp_path / "link").symlink_to(tmp_path / "file")
     for text in ("first", "second"):
         write_output(tmp_path / "link", text)
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "second"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "second"
     os.mkfifo(tmp_path / "pipe")
     received: list[str] = []
     reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
     reader.start()
     write_output(tmp_path / "pipe", "through")
     reader.join(timeout=10)
-    assert received == ["through"] and (tmp_path / "pipe").is_fifo()
+    assert received == ["through"]
+    assert (tmp_path / "pipe").is_fifo()
     with pytest.raises(UserError, match="cannot write .*No such file or directory"):
         write_output(tmp_path / "nowhere" / "o.json", "")
 
@@ -252,7 +259,8 @@ def test_a_run_is_evaluated_as_its_training_did(finished_run: Path, tmp_path: Pa
     (found,) = json.loads((tmp_path / "o.json").read_text())["results"]
     for key in ("eps", "natural_accuracy", "pgd_accuracy", "certified_accuracy", "certify_method"):
         assert found[key] == result[key]
-    assert found["certify_method"] == "IBP" and found["images"] == 50
+    assert found["certify_method"] == "IBP"
+    assert found["images"] == 50
 
 
 def test_an_unfinished_run_is_evaluated_from_its_checkpoint(
@@ -288,19 +296,19 @@ def wishful(lower, upper):
 """
 
 
-def test_an_unsound_plugin_certifies_nothing(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unsound_plugin_certifies_nothing(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "wishful.py").write_text(UNSOUND)
     arguments = ["--model", "CONV", "--weights", str(weights), "--method", "Wishful", "--limit", "10"]
     arguments += ["--plugin", str(tmp_path / "wishful.py"), "--eps", "0.3", "--device", "cpu"]
     arguments += ["--json", str(tmp_path / "o.json"), "--per-example", str(tmp_path / "o.csv")]
     assert evaluate_command(arguments) == 0
     captured = capsys.readouterr()
-    assert "estimate, not sound" in captured.out and "certified" not in captured.out
+    assert "estimate, not sound" in captured.out
+    assert "certified" not in captured.out
     assert "Wishful is not sound" in captured.err
     (result,) = json.loads((tmp_path / "o.json").read_text())["results"]
-    assert result["certified_accuracy"] is None and 0 <= result["estimated_accuracy"] <= 1
+    assert result["certified_accuracy"] is None
+    assert 0 <= result["estimated_accuracy"] <= 1
     assert "certified" not in (tmp_path / "o.csv").read_text()
 
 
@@ -334,8 +342,10 @@ def test_mistakes_are_told_in_one_line(
     filled = [part.format(folder=tmp_path, weights=weights) for part in arguments]
     assert evaluate_command(filled) == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1
-    assert captured.err.startswith("error: ") and words in captured.err
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    assert words in captured.err
 
 
 def test_broken_bounds_end_the_command_loudly(
@@ -350,4 +360,6 @@ def test_broken_bounds_end_the_command_loudly(
     arguments = ["--model", "CONV", "--weights", str(weights), "--limit", "10", "--eps", "0.3"]
     assert evaluate_command([*arguments, "--json", str(tmp_path / "o.json")]) == 1
     captured = capsys.readouterr()
-    assert "UNSOUND" in captured.err and captured.out == "" and not (tmp_path / "o.json").exists()
+    assert "UNSOUND" in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "o.json").exists()

@@ -31,7 +31,8 @@ def test_all_cells_run_once(bench, capsys):
 def test_dry_run_only_prints(bench):
     result = invoke(main, [str(bench.table), "--dry-run", "--out", str(bench.out), "--only", "method=IBP"])
     assert result.exit_code == 0
-    assert "to run   FC-IBP-seed0" in result.output and "CROWN" not in result.output
+    assert "to run   FC-IBP-seed0" in result.output
+    assert "CROWN" not in result.output
     assert "-m plugin.train --dataset digits --model FC --method IBP --seed 0" in result.output
     assert list(bench.out.iterdir()) == []
 
@@ -50,7 +51,8 @@ def test_dry_run_only_prints(bench):
 def test_a_user_error_is_one_line(options, message):
     result = invoke(main, ["table2", *options])
     assert result.exit_code == 2
-    assert re.match(message, result.output) and result.output.count("\n") == 1
+    assert re.match(message, result.output)
+    assert result.output.count("\n") == 1
 
 
 def test_an_option_can_be_switched_off():
@@ -115,7 +117,8 @@ def test_a_folder_with_other_settings_is_left_alone(bench, capsys):
     bench.table.write_text(TABLE.replace('"digits"', '"digits"\nepochs = 9'))
     assert bench.run(only="method=CROWN,seed=0") == 1
     output = capsys.readouterr().out
-    assert "holds a run with other settings" in output and "'epochs': 9" in output
+    assert "holds a run with other settings" in output
+    assert "'epochs': 9" in output
     assert bench.count("start")["FC-CROWN-seed0"] == 1
 
 
@@ -125,7 +128,8 @@ def test_sigint_ends_the_runs_gently(bench):
     os.kill(runner.process.pid, signal.SIGINT)
     assert runner.wait() == 130
     assert sum(bench.count("saved").values()) == 2, runner.output
-    assert "run the same command again" in runner.output and "6 stopped" in runner.output
+    assert "run the same command again" in runner.output
+    assert "6 stopped" in runner.output
     assert bench.run() == 0
     assert bench.count("end") == dict.fromkeys(IDS, 1)
 

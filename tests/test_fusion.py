@@ -14,8 +14,7 @@ from newrelax.errors import UserError
 from newrelax.propagations.fusion import _mean_exp, fused_cross_entropy
 from newrelax.registry import Registry
 from plugin.attacks import pgd
-
-from .nets import NETS, batch, make
+from tests.nets import NETS, batch, make
 
 REGISTRY = Registry.load()
 FUSIBLE = [name for name, method in REGISTRY.items() if can_fuse(method)]
@@ -141,7 +140,9 @@ def test_extreme_margins_stay_finite(scale: float) -> None:
 
     loss = fused_cross_entropy(low, high, attained)
     loss.sum().backward()
-    assert loss.isfinite().all() and low.grad.isfinite().all() and high.grad.isfinite().all()
+    assert loss.isfinite().all()
+    assert low.grad.isfinite().all()
+    assert high.grad.isfinite().all()
     at_high = F.cross_entropy(worst_logits(high, torch.zeros(3).long()), torch.zeros(3).long(), reduction="none")
     assert (loss >= at_high * (1 - 1e-5) - 1e-5).all()
 

@@ -39,12 +39,22 @@ def test_builtin_tables_are_listed():
 def test_product_seeds_templates_and_overrides():
     runs = expand(make_table())
     assert [run.id for run in runs[:4]] == [
-        "omega=0.5-F=none-seed3", "omega=0.5-F=10-seed3", "omega=1-F=none-seed3", "omega=1-F=10-seed3",
-    ]  # fmt: skip
+        "omega=0.5-F=none-seed3",
+        "omega=0.5-F=10-seed3",
+        "omega=1-F=none-seed3",
+        "omega=1-F=10-seed3",
+    ]
     assert {run.seed for run in runs[4:]} == {5}
     assert runs[0].arguments() == [
-        "--dataset", "digits", "--method", "IBP-Widen:omega=0.5", "--lr", "1", "--seed", "3",
-    ]  # fmt: skip
+        "--dataset",
+        "digits",
+        "--method",
+        "IBP-Widen:omega=0.5",
+        "--lr",
+        "1",
+        "--seed",
+        "3",
+    ]
     assert runs[1].arguments() == ["--dataset", "digits", "--method", "IBP-Round:omega=0.5,F=10", "--seed", "3"]
 
 

@@ -68,15 +68,26 @@ FURTHER: dict[str, Callable[[], nn.Module]] = {
         nn.Conv2d(3, 4, 3, 2, 1), nn.LeakyReLU(2.0), nn.Flatten(), nn.Linear(64, 8), nn.LeakyReLU(0.1), nn.Linear(8, 5)
     ),
     "odd max pool": lambda: nn.Sequential(
-        nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Conv2d(4, 2, 3), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(3, 4, 3, 1, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.Conv2d(4, 2, 3),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(18, 5),
     ),
     "overlapping average pool": lambda: nn.Sequential(
         nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.AvgPool2d(3, 2, 1), nn.Conv2d(4, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 5)
     ),
     "groups, dilation": lambda: nn.Sequential(
-        nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1, groups=2), nn.ReLU(),
-        nn.Conv2d(4, 4, 3, 1, 2, dilation=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5),
+        nn.Conv2d(3, 4, 3, 1, 1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, 2, 1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, 1, 2, dilation=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 5),
     ),
     "concatenation": lambda: Then(
         _dense, a=nn.Conv2d(3, 2, 3, 1, 1), b=nn.Conv2d(3, 2, 1), c=nn.Conv2d(4, 3, 3, 2, 1), out=nn.Linear(48, 5)
@@ -93,7 +104,7 @@ FURTHER: dict[str, Callable[[], nn.Module]] = {
     "ends with relu": lambda: nn.Sequential(*LAYERS, nn.ReLU(), nn.Linear(8, 5), nn.ReLU()),
     "sigmoid": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Sigmoid(), nn.Flatten(), nn.Linear(64, 5)),
     "product": lambda: Then(_gated, a=nn.Linear(192, 8), b=nn.Linear(192, 8), out=nn.Linear(8, 5)),
-}  # fmt: skip
+}
 DEEP_AND_SMOOTH: dict[str, Callable[[], nn.Module]] = {
     "gelu": lambda: nn.Sequential(*LAYERS, nn.ReLU(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 5)),
     "layer norm": lambda: nn.Sequential(*LAYERS, nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 5)),

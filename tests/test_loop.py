@@ -24,10 +24,23 @@ from tests.tiny_runs import tiny_state
 METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R", "CROWN-IBP fused"]
 
 STEPS = [
-    "natural", "PGD", "IBP", "IBP-Round:omega=0.5,F=10", "hBox", "DeepZ", "DeepZ-Switch", "CROWN", "CROWN-1-Tria-C",
-    "CROWN-Soft", "CROWN-IBP", "CROWN-IBP fused", "CROWN-IBP-R", "CROWN-IBP-RandomSlope", "hBox-Cauchy:k=3",
+    "natural",
+    "PGD",
+    "IBP",
+    "IBP-Round:omega=0.5,F=10",
+    "hBox",
+    "DeepZ",
+    "DeepZ-Switch",
+    "CROWN",
+    "CROWN-1-Tria-C",
+    "CROWN-Soft",
+    "CROWN-IBP",
+    "CROWN-IBP fused",
+    "CROWN-IBP-R",
+    "CROWN-IBP-RandomSlope",
+    "hBox-Cauchy:k=3",
     "DeepZ-Cauchy:k=3",
-]  # fmt: skip
+]
 
 
 class Recorder(Callback):
@@ -73,7 +86,8 @@ def test_l1_counts_weights_of_linear_and_convolutional_layers_only() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
     expected = model[0].weight.abs().sum() + model[3].weight.abs().sum()
     assert torch.allclose(l1_norm(model), expected)
-    assert l1_norm(nn.ReLU()) is None and l1_norm(model.requires_grad_(False)) is None
+    assert l1_norm(nn.ReLU()) is None
+    assert l1_norm(model.requires_grad_(False)) is None
 
 
 @pytest.mark.parametrize("kappa", [1.0, 0.3, 0.0])
@@ -102,7 +116,8 @@ def test_fused_loss_is_the_papers_with_another_bound() -> None:
     bounds = state.net.cross_entropy(*box(x, 0.03), y, beta=0.25)
     expected = 0.3 * F.cross_entropy(state.model(x), y) + 0.7 * bounds.loss.mean()
     assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert terms.worst is not None and terms.crossing is not None
+    assert terms.worst is not None
+    assert terms.crossing is not None
     proved = (bounds.margins > 0).all(1) | (bounds.loss < math.log(2))
     assert terms.worst.right == proved.sum()
 
@@ -123,9 +138,12 @@ def test_observed_steps_measure_the_natural_loss_at_kappa_zero_without_changing_
     values = Values(eps=0.03, kappa=0.0, beta=1.0, lr=1e-3)
     plain, observed = state.objective(x, y, values), state.objective(x, y, values, observe=True)
     assert torch.equal(plain.loss, observed.loss)
-    assert plain.natural is None and plain.crossing is None
-    assert observed.natural is not None and not observed.natural.loss.requires_grad
-    assert observed.crossing is not None and observed.crossing.shape == (2,)
+    assert plain.natural is None
+    assert plain.crossing is None
+    assert observed.natural is not None
+    assert not observed.natural.loss.requires_grad
+    assert observed.crossing is not None
+    assert observed.crossing.shape == (2,)
     assert ((observed.crossing >= 0) & (observed.crossing <= 1)).all()
 
 
@@ -144,7 +162,8 @@ def test_adversarial_training_meets_points_in_the_box() -> None:
     x, y = batch(state)
     terms = state.objective(x, y, Values(eps=0.1, kappa=0.0, beta=1.0, lr=1e-3))
     lower, upper = box(x, 0.1)
-    assert (lower <= x).all() and (x <= upper).all()
+    assert (lower <= x).all()
+    assert (x <= upper).all()
     # An attack never lowers the loss's accuracy below a certificate, nor lifts it above the clean one.
     assert terms.worst is not None
     assert terms.worst.right <= (state.model(x).argmax(1) == y).sum()
@@ -155,7 +174,9 @@ def test_every_method_trains_and_lowers_its_loss(method: str) -> None:
     recorder = Recorder()
     kappa = (1.0, 1.0) if method == "natural" else (0.5, 0.5)
     fusion = method.endswith(" fused")
-    state = tiny_state(method.removesuffix(" fused"), loss_fusion=fusion, eps=0.02, epochs=12, warmup=0, ramp=1, kappa=kappa, lr=3e-3)
+    state = tiny_state(
+        method.removesuffix(" fused"), loss_fusion=fusion, eps=0.02, epochs=12, warmup=0, ramp=1, kappa=kappa, lr=3e-3
+    )
     train(state, [recorder])
     losses = [info.means["loss"] for info in recorder.epochs]
     assert losses[-1] < 0.7 * losses[0]
@@ -199,7 +220,8 @@ def test_natural_phase_has_no_certified_figures() -> None:
     train(tiny_state("IBP", epochs=1, warmup=1, ramp=0), [recorder])
     record = recorder.epochs[0].record()
     assert record["crossing"] is None
-    assert record["certified_loss"] is None and record["certified_accuracy"] is None
+    assert record["certified_loss"] is None
+    assert record["certified_accuracy"] is None
     assert record["natural_loss"] is not None
 
 
@@ -212,7 +234,7 @@ def test_pieces_of_a_batch_equal_the_whole(method: str, pieces: int) -> None:
     a, b = (train_step(state, *batch(state), values) for state in (whole, parts))
     assert a.loss.item() == pytest.approx(b.loss.item(), rel=1e-6)
     assert a.gradient_norm.item() == pytest.approx(b.gradient_norm.item(), rel=1e-5)
-    for one, other in zip(whole.model.parameters(), parts.model.parameters()):
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=False):
         assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-7)
 
 
@@ -310,9 +332,7 @@ def test_bad_weights_are_named() -> None:
     state = tiny_state("IBP", epochs=1)
     with torch.no_grad():
         state.model.layers[4].weight[0, 0] = math.nan
-    with pytest.raises(
-        NonFiniteLoss, match=r"^step 0 \(epoch 1\): .*first offending layer: layers\.4\.weight: the weights"
-    ):
+    with pytest.raises(NonFiniteLoss, match=r"^step 0 \(epoch 1\): .*first offending layer: layers\.4\.weight: the weights"):
         train(state)
 
 
@@ -321,9 +341,7 @@ def test_bad_activation_is_named() -> None:
     with torch.no_grad():
         state.model.layers[4].weight.fill_(3e38)  # finite, but their sums are not
         state.model.layers[4].bias.fill_(3e38)
-    with pytest.raises(
-        NonFiniteLoss, match=r"first offending layer: layers\.4 \(Linear\): its output on the clean batch"
-    ):
+    with pytest.raises(NonFiniteLoss, match=r"first offending layer: layers\.4 \(Linear\): its output on the clean batch"):
         train(state)
 
 
@@ -351,7 +369,7 @@ def test_no_update_from_the_bad_step_on() -> None:
     state.step = 2
     train_step(state, x, y, values)  # a GPU's host may come to know of it only later
     assert all(torch.equal(tensor, good[name]) for name, tensor in state.model.state_dict().items())
-    assert all(torch.equal(a, b["exp_avg"]) for a, b in zip(moments, state.optimizer.state.values()))
+    assert all(torch.equal(a, b["exp_avg"]) for a, b in zip(moments, state.optimizer.state.values(), strict=False))
     bad = replace(state.guard._recent[-1], number=1, x=x * math.nan)
     state.guard._recent.append(bad)
     with pytest.raises(NonFiniteLoss, match=r"step 1 .*: the input itself"):

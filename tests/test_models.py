@@ -31,7 +31,8 @@ def test_every_architecture_adapts_to_the_image(name: str, shape: tuple[int, int
     x = torch.rand(2, *shape)
     model = build(name, shape)
     logits = model(x)
-    assert logits.shape == (2, 10) and logits.isfinite().all()
+    assert logits.shape == (2, 10)
+    assert logits.isfinite().all()
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -54,8 +55,12 @@ def test_cnn7_is_the_batch_norm_network_of_certified_training() -> None:
     model = build("CNN7", (3, 32, 32))
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert [(m.out_channels, m.stride[0], m.padding[0]) for m in convolutions] == [
-        (64, 1, 1), (64, 1, 1), (128, 2, 1), (128, 1, 1), (128, 1, 1)
-    ]  # fmt: skip
+        (64, 1, 1),
+        (64, 1, 1),
+        (128, 2, 1),
+        (128, 1, 1),
+        (128, 1, 1),
+    ]
     assert [tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Linear)] == [(512, 32768), (10, 512)]
     kinds = [type(m).__name__ for m in model.layers[1:]]
     assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 5 + ["Flatten", "Linear", "BatchNorm1d", "ReLU", "Linear"]
@@ -181,7 +186,8 @@ def test_bad_weights_are_refused_in_one_line(kind: str, words: str, tmp_path: Pa
     before = [parameter.clone() for parameter in model.parameters()]
     with pytest.raises(UserError, match=words) as caught:
         models.load_weights(model, tmp_path / "w.pt")
-    assert "\n" not in str(caught.value) and str(tmp_path / "w.pt") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "w.pt") in str(caught.value)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert not (tmp_path / "ran").exists()
 

@@ -149,7 +149,8 @@ def test_a_relaxation_of_tanh_is_checked(tanh_file: Path, capsys: pytest.Capture
     assert main(["Bend", "--plugin", str(tanh_file)]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:] if line.strip()}
     assert rows["sound"].split()[1] == rows["finite"].split()[1] == rows["backward"].split()[1] == "yes"
-    assert "tanh" in rows["finite"] and "lower and upper slope differ" in rows["hybrid"]
+    assert "tanh" in rows["finite"]
+    assert "lower and upper slope differ" in rows["hybrid"]
 
 
 WRONG = {
@@ -159,7 +160,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("old, new, message", WRONG.values(), ids=list(WRONG))
+@pytest.mark.parametrize(("old", "new", "message"), WRONG.values(), ids=list(WRONG))
 def test_a_wrong_relaxation_of_tanh_is_caught(
     tanh_file: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture
 ) -> None:
@@ -167,10 +168,12 @@ def test_a_wrong_relaxation_of_tanh_is_caught(
     tanh_file.write_text(TANH_LINES.replace(old, new))
     assert main(["Bend", "--plugin", str(tanh_file), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert report["sound"] is False and report["activation"] == "tanh"
+    assert report["sound"] is False
+    assert report["activation"] == "tanh"
     found = report["counterexample"]
     low, high, x = torch.tensor([found["lower"], found["upper"], found["x"]], dtype=getattr(torch, found["dtype"]))
-    assert low <= x <= high and found["exact"] == pytest.approx(float(x.double().tanh()))
+    assert low <= x <= high
+    assert found["exact"] == pytest.approx(float(x.double().tanh()))
     assert found["violation"] > 0
 
 
@@ -179,7 +182,8 @@ def test_a_relaxation_of_relu_is_none_of_tanh() -> None:
 
     as_tanh = Method.from_relaxation(type(crown)("As", crown.function, activation="tanh"))
     report = check(as_tanh)
-    assert not report.sound and "tanh(x)" in str(report.counterexample)
+    assert not report.sound
+    assert "tanh(x)" in str(report.counterexample)
 
 
 def test_a_relaxation_of_tanh_is_drawn(tanh_file: Path, tmp_path: Path) -> None:
@@ -203,7 +207,8 @@ def test_a_relaxation_of_tanh_gives_its_own_bounds(tanh_file: Path) -> None:
     other, _ = bounds(net, lower, lower + 0.3, method="CROWN", registry=registry)
     assert not torch.equal(low, other)
     points = net(lower[:, None] + 0.3 * torch.rand(2, 500, 4, dtype=torch.float64))
-    assert (points >= low[:, None] - 1e-12).all() and (points <= high[:, None] + 1e-12).all()
+    assert (points >= low[:, None] - 1e-12).all()
+    assert (points <= high[:, None] + 1e-12).all()
 
 
 def test_a_relaxation_of_tanh_trains(tanh_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,19 +220,33 @@ def test_a_relaxation_of_tanh_trains(tanh_file: Path, tmp_path: Path, monkeypatc
     )
     monkeypatch.syspath_prepend(tmp_path)
     out = tmp_path / "run"
-    called = invoke(train, [
-        *TINY, "--method", "Bend", "--plugin", str(tanh_file), "--model", "own_tanh_model:small", "--eps", "0.02",
-        "--out", str(out),
-    ])  # fmt: skip
+    called = invoke(
+        train,
+        [
+            *TINY,
+            "--method",
+            "Bend",
+            "--plugin",
+            str(tanh_file),
+            "--model",
+            "own_tanh_model:small",
+            "--eps",
+            "0.02",
+            "--out",
+            str(out),
+        ],
+    )
     assert called.exit_code == 0, called.output
     result = json.loads((out / "result.json").read_text())
-    assert result["method"].startswith("Bend") and result["sound"] is True
+    assert result["method"].startswith("Bend")
+    assert result["sound"] is True
 
 
 def test_a_propagation_from_outside(own_file: Path) -> None:
     registry = Registry.load([own_file])
     method = registry.get_method("CROWN-Halves:times=3")
-    assert method.label == "CROWN-Halves:times=3" and method.propagation.name == "halves"
+    assert method.label == "CROWN-Halves:times=3"
+    assert method.propagation.name == "halves"
     verdicts = {verdict.name: verdict.verdict for verdict in check_propagations(method)}
     assert verdicts["halves"] == verdicts["backward"] == "holds"
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
@@ -235,7 +254,8 @@ def test_a_propagation_from_outside(own_file: Path) -> None:
     margins = [
         certify(net, x, [0, 1, 2], 0.3, spec, registry=registry) for spec in ("CROWN", "CROWN-Halves", "CROWN-Halves:times=3")
     ]
-    assert (margins[1] >= margins[0] - 1e-9).all() and (margins[2] > margins[0]).any()
+    assert (margins[1] >= margins[0] - 1e-9).all()
+    assert (margins[2] > margins[0]).any()
     with pytest.raises(UserError, match="whole number"):
         registry.get_method("CROWN-Halves:times=1.5")
 
@@ -254,7 +274,8 @@ def test_operators_from_outside(own_file: Path) -> None:
     for name in ("aten.asinh.default", "aten.cosh.default"):
         rule = next(rule for rule in registry.operators if name in rule.names)
         report = check_operator(name, rule, registry.operators)
-        assert report.verdict == "holds" and report.bounded == rule.bounded
+        assert report.verdict == "holds"
+        assert report.bounded == rule.bounded
 
 
 def test_a_relaxation_of_an_own_activation(own_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

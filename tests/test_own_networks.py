@@ -12,8 +12,7 @@ from newrelax.bounds import BoundedNetwork, box
 from newrelax.registry import Registry
 from plugin import analyze, evaluate, train
 from plugin.losses import certified_loss
-
-from . import own_networks
+from tests import own_networks
 
 NETWORKS = ["dropout", "leaky_relu", "max_pool", "layer_norm", "tanh", "batch_norm", "weight_norm"]
 TINY = "--epochs 2 --ramp 1 --warmup 0 --limit-train 60 --limit-test 10 --batch-size 30 --eps 0.02 --kappa 0.5 --device cpu"
@@ -35,7 +34,9 @@ def test_trains_and_certifies(network: str, method: str, tmp_path: Path) -> None
 def test_analysis(network: str, tmp_path: Path) -> None:
     """In float64, also of a network without ReLU."""
     out = tmp_path / "analysis"
-    arguments = f"--model tests.own_networks:{network} --methods IBP,CROWN --limit 4 --budget 240 --single-weights 1 --out {out}"
+    arguments = (
+        f"--model tests.own_networks:{network} --methods IBP,CROWN --limit 4 --budget 240 --single-weights 1 --out {out}"
+    )
     assert analyze.main(arguments.split()) == 0
     found = json.loads((out / "analysis.json").read_text())
     assert {"IBP", "CROWN"} <= set(json.dumps(found).replace('"', " ").split())

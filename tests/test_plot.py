@@ -90,7 +90,8 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
     raw = picture.read_bytes()
     assert raw.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", raw[16:24])
-    assert width > 1000 and height > 500
+    assert width > 1000
+    assert height > 500
     assert [label for label, _ in data_of(page)["menu"]] == ["Clamp:steep=4", "CROWN"]
 
 
@@ -127,8 +128,11 @@ def test_the_page_draws_other_activations(others: Path) -> None:
     torch.testing.assert_close(torch.tensor(floats(relu["curve"])).double(), places.relu(), rtol=1e-6, atol=1e-6)
     drawn = torch.tensor(floats(log["curve"]))
     assert torch.equal(drawn.isfinite(), places > 0)
-    assert relu["height"] == [-3.3, 4.3] and tanh["height"][1] < 2
-    assert tanh["counterexample"] is None and log["counterexample"] is None and log["jumps"] == []
+    assert relu["height"] == [-3.3, 4.3]
+    assert tanh["height"][1] < 2
+    assert tanh["counterexample"] is None
+    assert log["counterexample"] is None
+    assert log["jumps"] == []
     assert not jump_points(Registry.load()["DeepZ"].relaxation, torch.arange(-10, 11, dtype=torch.float64)).any()
 
 
@@ -188,12 +192,12 @@ def test_all_means_every_method_with_lines(registry: Registry) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    (
+    [
         (["CRWN"], "unknown method 'CRWN'"),
         (["PGD"], "PGD has no lines to draw"),
         (["CROWN", "--html", "absent/page.html"], "cannot write absent/page.html: No such file"),
         (["IBP", "--out", "lines.xyz"], "lines.xyz: Format 'xyz' is not supported"),
-    ),
+    ],
     ids=("unknown", "no lines", "folder", "format"),
 )
 def test_user_errors(

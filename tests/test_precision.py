@@ -82,14 +82,17 @@ def test_bounds_never_use_less(before: tuple[str, bool]) -> None:
     net(x)
     net.bounds(*box(x, 0.1), y)
     net.cross_entropy(*box(x, 0.1), y)
-    assert seen == [EXACT] * 3 and settings() == before
+    assert seen == [EXACT] * 3
+    assert settings() == before
 
 
 @pytest.mark.gpu
 def test_bounds_on_a_gpu_are_those_of_the_cpu() -> None:
     """With TF32 they would differ by some 1e-3."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(3136, 100), nn.ReLU(), nn.Linear(100, 10))
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(3136, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
     x, y = torch.rand(8, 1, 28, 28), torch.arange(8)
     for method in ("IBP", "CROWN-IBP-R", "CROWN", "DeepZ", "hBox"):
         found = []

@@ -17,8 +17,10 @@ def test_progress_in_plain_lines() -> None:
     train(tiny_state("IBP"), [Progress(stream)])
     lines = stream.getvalue().splitlines()
     assert len(lines) == 4
-    assert lines[3].startswith("epoch 4/4  loss ") and lines[3].endswith("0:00 left")
-    assert "certified loss" in lines[3] and "certified loss" not in lines[0]
+    assert lines[3].startswith("epoch 4/4  loss ")
+    assert lines[3].endswith("0:00 left")
+    assert "certified loss" in lines[3]
+    assert "certified loss" not in lines[0]
 
 
 def test_few_plain_lines_for_long_runs() -> None:
@@ -31,4 +33,7 @@ def test_progress_bar_on_a_terminal() -> None:
     stream = Terminal()
     train(tiny_state("IBP", epochs=2, warmup=0, ramp=0), [Progress(stream)])
     shown = stream.getvalue()
-    assert "epoch 2/2" in shown and "6/6" in shown and "certified loss" in shown and "certified " in shown
+    assert "epoch 2/2" in shown
+    assert "6/6" in shown
+    assert "certified loss" in shown
+    assert "certified " in shown

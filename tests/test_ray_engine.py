@@ -40,7 +40,8 @@ def test_same_results_as_local_processes(cluster, bench, tmp_path, gather):
     local = Bench(tmp_path / "local")
     local.run()
     assert bench.run(engine="ray", gather=gather) == 0
-    assert bench.results() == local.results() and set(bench.results()) == IDS
+    assert bench.results() == local.results()
+    assert set(bench.results()) == IDS
     assert bench.run(engine="ray", gather=gather) == 0
     if not gather:  # gathered runs keep their journal on their node
         assert bench.count("start") == dict.fromkeys(IDS, 1)
@@ -78,7 +79,8 @@ def test_stopping_ends_the_runs_gently(cluster, bench):
 
     RayEngine().run(jobs, Watcher(), stopped.is_set)
     assert Watcher.outcomes == dict.fromkeys(IDS, "stopped")
-    assert bench.count("start").total() == 2 and not bench.count("end")
+    assert bench.count("start").total() == 2
+    assert not bench.count("end")
     assert not bench.live_trainers()
 
 

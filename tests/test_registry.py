@@ -120,7 +120,7 @@ def test_parameters_reach_the_lines(registry: Registry) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    (
+    [
         ("crown", r"unknown method 'crown'; did you mean CROWN.*known: natural, PGD, IBP"),
         ("nothing", r"unknown method 'nothing' \(known: natural"),
         ("", "unknown method ''"),
@@ -136,7 +136,7 @@ def test_parameters_reach_the_lines(registry: Registry) -> None:
         ("CROWN-Soft:gamma=1,gamma=2", "gives parameter 'gamma' twice"),
         ("DeepZ-Cauchy:k=0", "k must be at least 1"),
         ("DeepZ-Cauchy:k=2.5", "k must be a whole number"),
-    ),
+    ],
 )
 def test_a_wrong_spelling_is_explained(registry: Registry, spec: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
@@ -174,7 +174,7 @@ def test_two_plugin_files_of_one_stem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    (
+    [
         (PLUGIN.replace('"Half"', '"CROWN"'), "built-in.* already has 'CROWN'"),
         (PLUGIN.replace('"Half"', '"hbox"'), "built-in.* already has 'hBox'"),
         ("from newrelax.relaxations.crown import crown\n", "has nothing to add: expected a function with"),
@@ -183,7 +183,7 @@ def test_two_plugin_files_of_one_stem(tmp_path: Path) -> None:
         (PLUGIN.replace('"Half"', '"a b"'), "expected a name without spaces"),
         (PLUGIN.replace(": float = 0.5", ""), "parameter slope must be a finite number"),
         (METHODS.replace('"backward"', '"sideways"'), "unknown propagation 'sideways'"),
-    ),
+    ],
     ids=("taken", "capitals", "nothing", "syntax", "import", "name", "default", "propagation"),
 )
 def test_a_wrong_plugin_is_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -239,25 +239,42 @@ def test_an_installed_package_joins_by_entry_point(tmp_path: Path) -> None:
     python = environment / "bin" / "python"
     purelib = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     # Torch and setuptools come from this environment; nothing is downloaded.
     outer = sysconfig.get_path("purelib")
     Path(purelib, "outer.pth").write_text(outer + "\n")
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index",
-         "--no-build-isolation", "--no-deps", package],
-        check=True, env={**os.environ, "PYTHONPATH": outer},
-    )  # fmt: skip
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-index",
+            "--no-build-isolation",
+            "--no-deps",
+            package,
+        ],
+        check=True,
+        env={**os.environ, "PYTHONPATH": outer},
+    )
     code = (
         "from newrelax import Registry\n"
         "r = Registry.load()\n"
         "print(r.get_method('Half:slope=0.75').label, '|', r.source('Half'), '|', 'Third' in r)\n"
     )
     done = subprocess.run(
-        [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path,
+        [python, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.stdout.strip() == ("Half:slope=0.75 | entry point 'half' (someones_relaxations) | True")
 
 
@@ -266,7 +283,8 @@ def test_a_plugin_s_path_makes_it_no_builtin(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "half.py").write_text(PLUGIN)
     registry = Registry.load([folder / "half.py"])
-    assert not registry.is_builtin("Half") and registry.is_builtin("CROWN")
+    assert not registry.is_builtin("Half")
+    assert registry.is_builtin("CROWN")
 
 
 @pytest.mark.parametrize("gamma", [1.23456789, 0.9999999, 1e-7, 10.0])

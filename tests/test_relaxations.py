@@ -170,7 +170,7 @@ signed = st.tuples(magnitude, st.sampled_from((-1.0, 1.0))).map(math.prod)
 
 
 @BY_SPEC
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @given(
     points=st.lists(st.tuples(signed, signed, st.floats(0, 1)), min_size=1, max_size=30),
 )
@@ -234,7 +234,8 @@ def test_interval_relaxations_widen_the_interval(row: Row) -> None:
     assert widen is not None
     lower, upper = (torch.tensor(bound) for bound in random_bounds(1000, seed=3))
     wider_lower, wider_upper = widen(lower, upper)
-    assert (wider_lower <= lower).all() and (wider_upper >= upper).all()
+    assert (wider_lower <= lower).all()
+    assert (wider_upper >= upper).all()
     assert ((wider_lower < lower) | (wider_upper > upper)).any()
 
 
@@ -250,8 +251,10 @@ def test_stable_neurons_never_reach_the_function() -> None:
     assert lines.upper_slope.tolist() == [1, 1, 0, 1]
     assert lines.upper_offset.tolist() == [0, 0, 0, 1]
     sum(part.sum() for part in lines).backward()
-    assert lower.grad is not None and lower.grad.tolist() == [0, 0, 0, -1]
-    assert upper.grad is not None and upper.grad.isfinite().all()
+    assert lower.grad is not None
+    assert lower.grad.tolist() == [0, 0, 0, -1]
+    assert upper.grad is not None
+    assert upper.grad.isfinite().all()
 
 
 def test_a_nan_bound_is_not_hidden() -> None:
@@ -259,7 +262,7 @@ def test_a_nan_bound_is_not_hidden() -> None:
     assert lines_of("CROWN")(nan, nan).upper_slope.isnan().all()
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_numbers_are_filled_in(dtype: torch.dtype) -> None:
     @relaxation("Half")
     def half(lower: torch.Tensor, upper: torch.Tensor) -> tuple:
@@ -275,13 +278,13 @@ def test_numbers_are_filled_in(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     ("result", "message"),
-    (
+    [
         (lambda l, u: (l, l, u), "expected the 4 values .* got a tuple of 3"),
         (lambda l, u: [l, l, u, u], "got a list of 4"),
         (lambda l, u: (l, l, u, u.sum()), r"shape \(2,\).* got float32 tensor of shape \(\)"),
         (lambda l, u: (l, l, u, u + 1j), "got complex64 tensor"),
         (lambda l, u: (l, l, u, None), "got a NoneType"),
-    ),
+    ],
     ids=("three", "list", "shape", "complex", "none"),
 )
 def test_a_wrong_result_is_explained(result: Callable, message: str) -> None:

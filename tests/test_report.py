@@ -72,12 +72,25 @@ class Desk:
 def finish(place, run, certified):
     sound = "Cauchy" not in run.options["method"]
     write_json(place.note("json"), run.settings())
-    write_json(place.folder / RESULT, {
-        "method": run.options["method"], "dataset": run.options["dataset"], "model": run.options.get("model", "FC"),
-        "seed": run.seed, "eps": 0.3, "epochs": 10, "natural_accuracy": 0.9, "pgd_accuracy": 0.8,
-        "certified_accuracy": certified if sound else None, "estimated_accuracy": None if sound else certified,
-        "certify_method": run.options["method"], "sound": sound, "seconds": 12.0, "test_images": 100,
-    })  # fmt: skip
+    write_json(
+        place.folder / RESULT,
+        {
+            "method": run.options["method"],
+            "dataset": run.options["dataset"],
+            "model": run.options.get("model", "FC"),
+            "seed": run.seed,
+            "eps": 0.3,
+            "epochs": 10,
+            "natural_accuracy": 0.9,
+            "pgd_accuracy": 0.8,
+            "certified_accuracy": certified if sound else None,
+            "estimated_accuracy": None if sound else certified,
+            "certify_method": run.options["method"],
+            "sound": sound,
+            "seconds": 12.0,
+            "test_images": 100,
+        },
+    )
     lines = [{"epoch": epoch, "certified_accuracy": certified * epoch / 4} for epoch in range(1, 5)]
     write_atomically(place.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
 
@@ -97,8 +110,16 @@ def test_figures_beside_the_paper_s(desk):
     desk.finish(path, {"IBP": (0.80, 0.84), "CROWN": (0.70, 0.70)})
     markdown = desk.report(path)["report.md"]
     assert line_of(markdown, "IBP") == [
-        "IBP", "90.00 ± 0.00", "80.00 ± 0.00", "82.00 ± 2.83", "86.8", "-4.80", "—", "10", "2 of 2",
-    ]  # fmt: skip
+        "IBP",
+        "90.00 ± 0.00",
+        "80.00 ± 0.00",
+        "82.00 ± 2.83",
+        "86.8",
+        "-4.80",
+        "—",
+        "10",
+        "2 of 2",
+    ]
     assert line_of(markdown, "CROWN")[3:7] == ["70.00 ± 0.00", "70.2", "-0.20", "-12.00"]
     assert "best first: IBP 82.00, CROWN 70.00." in markdown
 
@@ -198,7 +219,8 @@ def test_the_page_is_self_contained(desk):
     desk.finish(path, {"IBP": (0.80, 0.84)})
     page = desk.report(path)["report.html"]
     sources = re.findall(r'(?:src|href)="([^"]{5})', page)
-    assert sources and set(sources) == {"data:"}
+    assert sources
+    assert set(sources) == {"data:"}
 
 
 def test_heatmap(desk):
@@ -227,9 +249,18 @@ def test_properties_beside_the_paper_s(desk):
     (run,) = expand(load_table(path))
     place = Place(desk.out / "properties", run.id)
     finish(place, run, 0.0)
-    write_json(place.folder / ANALYSIS, {"methods": {"IBP": {
-        "tightness": {"radius": 0.75}, "continuity": {"continuous": True}, "sensitivity": {"insensitive": True},
-    }}})  # fmt: skip
+    write_json(
+        place.folder / ANALYSIS,
+        {
+            "methods": {
+                "IBP": {
+                    "tightness": {"radius": 0.75},
+                    "continuity": {"continuous": True},
+                    "sensitivity": {"insensitive": True},
+                }
+            }
+        },
+    )
     files = desk.report(path)
     assert line_of(files["report.md"], "IBP") == ["IBP", "0.75", "0.73", "✓", "✓", "✓", "✓", "82.00 ± 2.83", "86.8"]
     assert line_of(files["report.md"], "hBox") == ["hBox", "missing", "1.76", "missing", "✗", "missing", "✓", "missing", "83.7"]

@@ -1,5 +1,7 @@
 """ε, κ, β and the learning rate, step by step."""
 
+import itertools
+
 import pytest
 
 from newrelax.registry import Registry
@@ -50,7 +52,7 @@ def test_no_ramp_jumps_to_the_end() -> None:
 
 def test_ramp_is_monotonic() -> None:
     steps = [PAPER.values(step) for step in range(250)]
-    assert all(a.eps <= b.eps and a.kappa >= b.kappa and a.beta >= b.beta for a, b in zip(steps, steps[1:]))
+    assert all(a.eps <= b.eps and a.kappa >= b.kappa and a.beta >= b.beta for a, b in itertools.pairwise(steps))
 
 
 @pytest.mark.parametrize(

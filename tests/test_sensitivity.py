@@ -38,7 +38,13 @@ def piecewise_linear(pieces: int, generator: torch.Generator) -> Callable[[Tenso
     return lambda w: (torch.einsum("bpi,i->bp", mix.to(w), w.flatten()) / 4 - offset.to(w)).relu().sum(1)
 
 
-def measured(make: Callable[[int, torch.Generator], Callable[[Tensor], Tensor]], size: int, seed: int, dtype: torch.dtype, weights: int = 3):
+def measured(
+    make: Callable[[int, torch.Generator], Callable[[Tensor], Tensor]],
+    size: int,
+    seed: int,
+    dtype: torch.dtype,
+    weights: int = 3,
+):
     generator = torch.Generator().manual_seed(seed)
     w = torch.randn(4, 5, generator=generator, dtype=torch.float64).to(dtype)
     bounds = make(size, generator)
@@ -67,11 +73,16 @@ def test_quotients_have_no_low_order() -> None:
         assert found.curved_share > 0.5
 
 
-@pytest.mark.parametrize("make, size, insensitive", [(piecewise_linear, 10, True), (polynomial, 2, False), (polynomial, 3, False)],
-                         ids=["piecewise linear", "quadratic", "cubic"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "size", "insensitive"),
+    [(piecewise_linear, 10, True), (polynomial, 2, False), (polynomial, 3, False)],
+    ids=["piecewise linear", "quadratic", "cubic"],
+)
 def test_float32(make: Callable, size: int, insensitive: bool) -> None:
     for seed in range(DRAWS):
-        assert measured(make, size, seed, torch.float32, weights=3 if insensitive else 1).insensitive is insensitive, f"draw {seed}"
+        assert measured(make, size, seed, torch.float32, weights=3 if insensitive else 1).insensitive is insensitive, (
+            f"draw {seed}"
+        )
 
 
 def test_kinds_of_single_bounds() -> None:
@@ -104,8 +115,9 @@ def test_slopes_and_the_unpredicted_share() -> None:
 
 def test_a_short_budget_covers_every_parameter_first() -> None:
     params = [torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    found = sensitivity(lambda: sum(p.sum() for p in params), params, [], bounds=lambda: torch.stack([p.sum() for p in params]),
-                        budget=60)  # fmt: skip
+    found = sensitivity(
+        lambda: sum(p.sum() for p in params), params, [], bounds=lambda: torch.stack([p.sum() for p in params]), budget=60
+    )
     assert [w.parameter for w in found.weights] == [0, 1, 2]
 
 

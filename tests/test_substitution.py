@@ -32,16 +32,26 @@ class Residual(nn.Module):
 
 def sequential() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(192, 40), nn.ReLU(), nn.Linear(40, 4),
-    )  # fmt: skip
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(3, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(192, 40),
+        nn.ReLU(),
+        nn.Linear(40, 4),
+    )
 
 
 def strided() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(2, 1, 3, stride=2, padding=(0, 1)), nn.ReLU(), nn.Conv2d(1, 4, 3, stride=(1, 2)), nn.ReLU(),
-        nn.Flatten(), nn.Linear(4, 4),
-    )  # fmt: skip
+        nn.Conv2d(2, 1, 3, stride=2, padding=(0, 1)),
+        nn.ReLU(),
+        nn.Conv2d(1, 4, 3, stride=(1, 2)),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4, 4),
+    )
 
 
 def found(build: Callable[[], nn.Module], method: str, cache: int, patch: pytest.MonkeyPatch) -> list[Tensor]:

@@ -13,8 +13,22 @@ import torch
 
 from plugin.train import main
 
-OPTIONS = ["--dataset", "digits", "--model", "FC", "--method", "CROWN-IBP", "--epochs", "5", "--limit-train", "301",
-           "--limit-test", "91", "--device", "cpu"]  # fmt: skip
+OPTIONS = [
+    "--dataset",
+    "digits",
+    "--model",
+    "FC",
+    "--method",
+    "CROWN-IBP",
+    "--epochs",
+    "5",
+    "--limit-train",
+    "301",
+    "--limit-test",
+    "91",
+    "--device",
+    "cpu",
+]
 TIMINGS = {"seconds", "evaluation_seconds", "processes"}
 PATIENCE = 240.0
 

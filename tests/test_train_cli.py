@@ -61,20 +61,44 @@ def test_run_folder(finished: Callable[[str], Path]) -> None:
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]
     assert [line["step"] for line in metrics] == [3, 6, 9, 12]
-    assert metrics[0]["certified_loss"] is None and metrics[-1]["certified_loss"] > 0
+    assert metrics[0]["certified_loss"] is None
+    assert metrics[-1]["certified_loss"] > 0
     assert set(metrics[0]) == {
-        "epoch", "step", "eps", "kappa", "beta", "lr", "loss", "natural_loss", "natural_accuracy", "certified_loss",
-        "certified_accuracy", "gradient_norm", "crossing",
-    }  # fmt: skip
+        "epoch",
+        "step",
+        "eps",
+        "kappa",
+        "beta",
+        "lr",
+        "loss",
+        "natural_loss",
+        "natural_accuracy",
+        "certified_loss",
+        "certified_accuracy",
+        "gradient_norm",
+        "crossing",
+    }
 
 
 def test_result(finished: Callable[[str], Path]) -> None:
     result = result_of(finished("CROWN-IBP"))
     expected = {
-        "method": "CROWN-IBP", "dataset": "digits", "model": "CONV", "eps": 0.1, "epochs": 4, "seed": 0,
-        "certify_method": "IBP", "sound": True, "allow_unsound": False, "estimated_accuracy": None,
-        "train_images": 60, "test_images": 20, "limit_train": 60, "scale": None, "steps": 12,
-    }  # fmt: skip
+        "method": "CROWN-IBP",
+        "dataset": "digits",
+        "model": "CONV",
+        "eps": 0.1,
+        "epochs": 4,
+        "seed": 0,
+        "certify_method": "IBP",
+        "sound": True,
+        "allow_unsound": False,
+        "estimated_accuracy": None,
+        "train_images": 60,
+        "test_images": 20,
+        "limit_train": 60,
+        "scale": None,
+        "steps": 12,
+    }
     assert {name: result[name] for name in expected} == expected
     assert 0 <= result["certified_accuracy"] <= result["pgd_accuracy"] <= result["natural_accuracy"] <= 1
     assert result["seconds"] > 0
@@ -83,7 +107,8 @@ def test_result(finished: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize("method", ["natural", "PGD"])
 def test_methods_without_bounds_are_certified_with_another(finished: Callable[[str], Path], method: str) -> None:
     result = result_of(finished(method))
-    assert result["certify_method"] == "CROWN-IBP-R" and result["certified_accuracy"] is not None
+    assert result["certify_method"] == "CROWN-IBP-R"
+    assert result["certified_accuracy"] is not None
     last = json.loads((finished(method) / "metrics.jsonl").read_text().splitlines()[-1])
     assert ("pgd_accuracy" in last) == (method == "PGD")
     assert last.get("certified_accuracy") is None
@@ -92,12 +117,15 @@ def test_methods_without_bounds_are_certified_with_another(finished: Callable[[s
 def test_estimates_are_no_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_cli(tmp_path / "run", "--method", "hBox-Cauchy:k=5")
     result = result_of(tmp_path / "run")
-    assert result["certified_accuracy"] is None and result["sound"] is False
+    assert result["certified_accuracy"] is None
+    assert result["sound"] is False
     assert 0 <= result["estimated_accuracy"] <= 1
     printed = capsys.readouterr().out
-    assert "estimate, NOT certified (hBox-Cauchy:k=5)" in printed and "certified accuracy" not in printed
+    assert "estimate, NOT certified (hBox-Cauchy:k=5)" in printed
+    assert "certified accuracy" not in printed
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert "estimated_accuracy" in last and "certified_accuracy" not in last
+    assert "estimated_accuracy" in last
+    assert "certified_accuracy" not in last
 
 
 def test_table(finished: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,10 +146,20 @@ def test_tensorboard_files(finished: Callable[[str], Path]) -> None:
     folder = finished("CROWN-IBP")
     read = events(folder)
     assert {
-        "loss/total", "loss/natural", "loss/certified", "accuracy/natural", "accuracy/certified",
-        "schedule/eps", "schedule/kappa", "schedule/beta", "schedule/learning_rate",
-        "training/gradient_norm", "speed/images_per_second", "crossing/relu_1", "crossing/relu_2",
-    } <= set(read.Tags()["scalars"])  # fmt: skip
+        "loss/total",
+        "loss/natural",
+        "loss/certified",
+        "accuracy/natural",
+        "accuracy/certified",
+        "schedule/eps",
+        "schedule/kappa",
+        "schedule/beta",
+        "schedule/learning_rate",
+        "training/gradient_norm",
+        "speed/images_per_second",
+        "crossing/relu_1",
+        "crossing/relu_2",
+    } <= set(read.Tags()["scalars"])
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for tag, name in (("schedule/eps", "eps"), ("loss/total", "loss"), ("loss/certified", "certified_loss")):
         written = {event.step: event.value for event in read.Scalars(tag)}
@@ -152,9 +190,7 @@ def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path: Path) -> None:
     assert [event.step for event in events(tmp_path).Scalars("loss/total")] == [1, 2, 3]
 
 
-def test_no_space_for_tensorboard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_space_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -209,7 +245,8 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert main([*options, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
     assert message in error
     # A mistake leaves nothing behind that would be in the way of the corrected command.
     assert main([*TINY, "--epochs", "1", "--out", str(tmp_path / "run"), "--method", "natural"]) == 0
@@ -217,25 +254,75 @@ def test_mistakes_are_one_line(
 
 def test_every_option_reaches_the_config(tmp_path: Path) -> None:
     options = {
-        "--dataset": "digits", "--model": "FC", "--eps": "0.2", "--train-eps": "0.25", "--eps-start": "0.01",
-        "--epochs": "2", "--batch-size": "16", "--accumulate": "2", "--warmup": "0.5", "--ramp": "0.75",
-        "--kappa": "0.9,0.1", "--beta": "0.5", "--l1": "1e-6", "--optimizer": "sgd", "--momentum": "0.8",
-        "--lr": "0.01", "--milestones": "1,1.5", "--lr-decay": "0.5", "--halve-every": "3", "--clip-grad": "5",
-        "--pgd-steps": "4", "--seed": "7", "--device": "cpu", "--data-dir": "elsewhere", "--limit-train": "32",
-        "--limit-test": "10", "--bound-memory": "64", "--checkpoint-every": "3steps",
-    }  # fmt: skip
+        "--dataset": "digits",
+        "--model": "FC",
+        "--eps": "0.2",
+        "--train-eps": "0.25",
+        "--eps-start": "0.01",
+        "--epochs": "2",
+        "--batch-size": "16",
+        "--accumulate": "2",
+        "--warmup": "0.5",
+        "--ramp": "0.75",
+        "--kappa": "0.9,0.1",
+        "--beta": "0.5",
+        "--l1": "1e-6",
+        "--optimizer": "sgd",
+        "--momentum": "0.8",
+        "--lr": "0.01",
+        "--milestones": "1,1.5",
+        "--lr-decay": "0.5",
+        "--halve-every": "3",
+        "--clip-grad": "5",
+        "--pgd-steps": "4",
+        "--seed": "7",
+        "--device": "cpu",
+        "--data-dir": "elsewhere",
+        "--limit-train": "32",
+        "--limit-test": "10",
+        "--bound-memory": "64",
+        "--checkpoint-every": "3steps",
+    }
     arguments = [word for pair in options.items() for word in pair]
     folder = tmp_path / "run"
-    assert main([*arguments, "--augment", "--allow-unsound", "--loss-fusion", "--method", "CROWN-IBP-R", "--run-dir", str(folder)]) == 0
+    assert (
+        main([*arguments, "--augment", "--allow-unsound", "--loss-fusion", "--method", "CROWN-IBP-R", "--run-dir", str(folder)])
+        == 0
+    )
     config = json.loads((folder / "config.json").read_text())
     expected = {
-        "dataset": "digits", "model": "FC", "eps": 0.2, "train_eps": 0.25, "eps_start": 0.01, "epochs": 2,
-        "batch_size": 16, "accumulate": 2, "warmup": 0.5, "ramp": 0.75, "kappa": [0.9, 0.1], "beta": [0.5, 0.5],
-        "l1": 1e-6, "optimizer": "sgd", "momentum": 0.8, "lr": 0.01, "milestones": [1, 1.5], "lr_decay": 0.5,
-        "halve_every": 3, "clip_grad": 5, "pgd_steps": 4, "seed": 7, "device": "cpu", "data_dir": "elsewhere",
-        "limit_train": 32, "limit_test": 10, "bound_memory": 64, "checkpoint_every": "3steps", "augment": True,
-        "allow_unsound": True, "loss_fusion": True,
-    }  # fmt: skip
+        "dataset": "digits",
+        "model": "FC",
+        "eps": 0.2,
+        "train_eps": 0.25,
+        "eps_start": 0.01,
+        "epochs": 2,
+        "batch_size": 16,
+        "accumulate": 2,
+        "warmup": 0.5,
+        "ramp": 0.75,
+        "kappa": [0.9, 0.1],
+        "beta": [0.5, 0.5],
+        "l1": 1e-6,
+        "optimizer": "sgd",
+        "momentum": 0.8,
+        "lr": 0.01,
+        "milestones": [1, 1.5],
+        "lr_decay": 0.5,
+        "halve_every": 3,
+        "clip_grad": 5,
+        "pgd_steps": 4,
+        "seed": 7,
+        "device": "cpu",
+        "data_dir": "elsewhere",
+        "limit_train": 32,
+        "limit_test": 10,
+        "bound_memory": 64,
+        "checkpoint_every": "3steps",
+        "augment": True,
+        "allow_unsound": True,
+        "loss_fusion": True,
+    }
     assert {name: config[name] for name in expected} == expected
 
 
@@ -250,9 +337,7 @@ def test_no_cuda(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert "this machine has no CUDA device" in capsys.readouterr().err
 
 
-def test_weights_of_another_shape(
-    finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_of_another_shape(finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = finished("IBP") / "model.pt"
     assert main(["--model", "FC", "--weights", str(weights), "--out", str(tmp_path / "run")]) == 2
     assert "do not fit the model" in capsys.readouterr().err.splitlines()[-1]
@@ -354,7 +439,8 @@ def test_unsound_relaxations_need_a_word(tmp_path: Path, capsys: pytest.CaptureF
     options = ("--method", "Mine", "--plugin", str(plugin_file))
     train_cli(tmp_path / "run", *options, code=2)
     error = capsys.readouterr().err
-    assert "Mine is not sound: l = " in error and "--allow-unsound" in error
+    assert "Mine is not sound: l = " in error
+    assert "--allow-unsound" in error
     train_cli(tmp_path / "run", *options, "--allow-unsound")
     result = result_of(tmp_path / "run")
     assert (result["allow_unsound"], result["sound"], result["certified_accuracy"]) == (True, False, None)
@@ -368,9 +454,12 @@ def test_what_cannot_certify_is_refused_before_training(
     certify_with: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugin_file = tmp_path / "mine.py"
-    plugin_file.write_text(f"from newrelax import Method\nm = Method('Mine', propagation='none', certify_with='{certify_with}')")
+    plugin_file.write_text(
+        f"from newrelax import Method\nm = Method('Mine', propagation='none', certify_with='{certify_with}')"
+    )
     train_cli(tmp_path / "run", "--method", "Mine", "--plugin", str(plugin_file), code=2)
-    assert message in capsys.readouterr().err and not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_an_unsound_relaxation_certifies_nothing_for_others_either(tmp_path: Path) -> None:

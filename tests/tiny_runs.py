@@ -17,16 +17,36 @@ REGISTRY = Registry.load()
 
 # Three steps an epoch, four epochs, all three phases; ends in about a second.
 TINY = (
-    "--model", "CONV", "--limit-train", "60", "--limit-test", "20", "--batch-size", "20", "--epochs", "4",
-    "--warmup", "1", "--ramp", "2", "--device", "cpu",
-)  # fmt: skip
+    "--model",
+    "CONV",
+    "--limit-train",
+    "60",
+    "--limit-test",
+    "20",
+    "--batch-size",
+    "20",
+    "--epochs",
+    "4",
+    "--warmup",
+    "1",
+    "--ramp",
+    "2",
+    "--device",
+    "cpu",
+)
 
 
 def tiny_config(method: str = "IBP", **given: Any) -> Config:
     """A config like TINY's."""
     defaults: dict[str, Any] = {
-        "model": "CONV", "limit_train": 60, "batch_size": 20, "epochs": 4, "warmup": 1, "ramp": 2, "device": "cpu",
-    }  # fmt: skip
+        "model": "CONV",
+        "limit_train": 60,
+        "batch_size": 20,
+        "epochs": 4,
+        "warmup": 1,
+        "ramp": 2,
+        "device": "cpu",
+    }
     found = REGISTRY.get_method(method)
     return resolve({**defaults, **given, "method": found.label}, found)
 

@@ -179,10 +179,16 @@ class InvertedResidual(nn.Module):
         wide = 2 * channels
         squeeze = [SqueezeExcite(wide, gate)] if gate is not None else []
         self.body = seq(
-            nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), activation,
-            nn.Conv2d(wide, wide, 3, 1, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), activation,
-            *squeeze, nn.Conv2d(wide, channels, 1, bias=False), nn.BatchNorm2d(channels),
-        )  # fmt: skip
+            nn.Conv2d(channels, wide, 1, bias=False),
+            nn.BatchNorm2d(wide),
+            activation,
+            nn.Conv2d(wide, wide, 3, 1, 1, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            activation,
+            *squeeze,
+            nn.Conv2d(wide, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)

@@ -135,9 +135,7 @@ def _along_paths(relaxation: Relaxation, span: float, along_lower: bool, generat
     size, near, far, still = _bisect(evaluate, near, far, still, SMALLEST * (1 + span))
     lower, upper = (far, still) if along_lower else (still, far)
     count = len(far)
-    return _Found(
-        lower, upper, torch.full((count,), along_lower), torch.full((count,), span), size
-    )  # fmt: skip
+    return _Found(lower, upper, torch.full((count,), along_lower), torch.full((count,), span), size)
 
 
 def _bisect(

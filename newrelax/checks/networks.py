@@ -108,9 +108,15 @@ def _network(method: Method, dtype: torch.dtype) -> nn.Module:
     known = [part.function_of for part in (*method.activations, method.relaxation) if part is not None] or [RELU]
     first, second, third = (nn.ReLU() if activation is RELU else _Apply(activation) for activation in islice(cycle(known), 3))
     model = nn.Sequential(
-        nn.Conv2d(1, 3, 3, stride=2, padding=1), first, nn.Conv2d(3, 4, 2), second,
-        nn.Flatten(), nn.Linear(16, 8), third, nn.Linear(8, CLASSES),
-    )  # fmt: skip
+        nn.Conv2d(1, 3, 3, stride=2, padding=1),
+        first,
+        nn.Conv2d(3, 4, 2),
+        second,
+        nn.Flatten(),
+        nn.Linear(16, 8),
+        third,
+        nn.Linear(8, CLASSES),
+    )
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -22,9 +22,29 @@ ALLOWANCE = 1e-8
 up to this much; networks with pre-activations of order one round by more in float32."""
 
 _MAGNITUDES = (
-    1e-30, 1e-20, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 1.5, 2.0, 3.0,
-    10.0, 1e2, 1e4, 1e6, 1e10, 1e18, 1e30,
-)  # fmt: skip
+    1e-30,
+    1e-20,
+    1e-12,
+    1e-9,
+    1e-8,
+    1e-7,
+    1e-6,
+    1e-4,
+    1e-2,
+    0.1,
+    0.3,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    10.0,
+    1e2,
+    1e4,
+    1e6,
+    1e10,
+    1e18,
+    1e30,
+)
 
 
 def display(name: str) -> str:
@@ -67,9 +87,13 @@ def points(activation: Activation, lines: Lines | None, lower: Tensor, upper: Te
     if activation.period is not None:
         # All that lie within are alike but for a line's slope: the first and the last are extreme.
         turns = activation.period
-        places = torch.cat([
-            places, places + turns * ((lower - places) / turns).ceil(), places + turns * ((upper - places) / turns).floor(),
-        ])  # fmt: skip
+        places = torch.cat(
+            [
+                places,
+                places + turns * ((lower - places) / turns).ceil(),
+                places + turns * ((upper - places) / turns).floor(),
+            ]
+        )
     inside = lower * (1 - shares) + upper * shares  # no upper - lower: that can overflow
     places = torch.cat([places, inside])
     return torch.minimum(torch.maximum(torch.where(places.isnan(), lower, places), lower), upper)

@@ -208,9 +208,15 @@ def examine(seed: int, names: Sequence[str], methods: Sequence[Method], points: 
 
 
 def _against_points(
-    graph: Graph, model: Drawn, methods: Sequence[Method], points: int, dtype: torch.dtype, generator: torch.Generator,
-    findings: Findings, where: str,
-) -> None:  # fmt: skip
+    graph: Graph,
+    model: Drawn,
+    methods: Sequence[Method],
+    points: int,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    findings: Findings,
+    where: str,
+) -> None:
     kind = str(dtype).removeprefix("torch.")
     center = torch.randn(BOXES, *model.shape, generator=generator, dtype=torch.float64).to(dtype)
     radius = torch.tensor(RADII, dtype=dtype).view(-1, *[1] * len(model.shape))
@@ -333,9 +339,14 @@ def as_markdown(findings: Findings, command_line: str, seconds: float) -> str:
 def as_dict(findings: Findings) -> dict[str, Any]:
     """Plain values, for JSON."""
     return {
-        "graphs": findings.graphs, "points": findings.points, "steps": findings.steps, "operators": dict(findings.operators),
-        "methods": dict(findings.methods), "worst": findings.worst, "failures": findings.failures,
-    }  # fmt: skip
+        "graphs": findings.graphs,
+        "points": findings.points,
+        "steps": findings.steps,
+        "operators": dict(findings.operators),
+        "methods": dict(findings.methods),
+        "worst": findings.worst,
+        "failures": findings.failures,
+    }
 
 
 @click.command(help="Bounds of random graphs of every operator, by every sound method, against points.")

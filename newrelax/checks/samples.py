@@ -35,9 +35,23 @@ def _w(*shape: int) -> Tensor:
 
 
 for _shape in (
-    (3, 4), (4, 3), (4,), (3,), (2,), (5,), (2, 3, 3), (2, 2, 3), (2, 2, 2, 2), (2, 2, 2, 2, 2), (2, 3), (2, 1, 1), (3, 2, 2),
-    (1, 3), (2, 3, 2), (2, 2),
-):  # fmt: skip
+    (3, 4),
+    (4, 3),
+    (4,),
+    (3,),
+    (2,),
+    (5,),
+    (2, 3, 3),
+    (2, 2, 3),
+    (2, 2, 2, 2),
+    (2, 2, 2, 2, 2),
+    (2, 3),
+    (2, 1, 1),
+    (3, 2, 2),
+    (1, 3),
+    (2, 3, 2),
+    (2, 2),
+):
     _W[_shape] = _constant(*_shape)
 _POSITIVE = _constant(4).abs() + 0.5
 _MASK = _constant(4) > 0
@@ -83,14 +97,16 @@ _WEIGHTED = (
     _same("conv_transpose2d.input", IMAGE, _w(2, 2, 2, 2), _w(2), [2, 2]),
     _same("conv_transpose3d.input", _SMALL, _w(2, 2, 2, 2, 2), _w(2)),
     _own(
-        "_native_batch_norm_legit_no_training.default", (2, 3),
+        "_native_batch_norm_legit_no_training.default",
+        (2, 3),
         lambda x: aten._native_batch_norm_legit_no_training.default(x, _w(2), _w(2), _w(2), _w(2).abs() + 0.5, 0.1, 1e-5)[0],
     ),
     _own(
-        "batch_norm.default", (2, 3),
+        "batch_norm.default",
+        (2, 3),
         lambda x: aten.batch_norm.default(x, _w(2), _w(2), _w(2), _w(2).abs() + 0.5, False, 0.1, 1e-5, False),
     ),
-)  # fmt: skip
+)
 
 _ARITHMETIC = (
     _own("add.Tensor", VECTOR, _halves(lambda a, b: aten.add.Tensor(a, b, alpha=-2))),
@@ -109,13 +125,45 @@ _ARITHMETIC = (
 )
 
 _ACTIVATIONS = (
-    *(_same(f"{name}.default", VECTOR) for name in (
-        "relu", "relu6", "abs", "hardsigmoid", "softshrink", "sigmoid", "tanh", "silu", "mish", "exp", "erf", "atan", "square",
-        "sin", "cos", "gelu", "elu", "selu", "hardswish", "log_sigmoid", "expm1", "exp2",
-    )),
-    *(_same(f"{name}.default", VECTOR, low=0.1, high=3.0) for name in (
-        "sqrt", "log", "reciprocal", "rsqrt", "log1p", "log2", "log10",
-    )),
+    *(
+        _same(f"{name}.default", VECTOR)
+        for name in (
+            "relu",
+            "relu6",
+            "abs",
+            "hardsigmoid",
+            "softshrink",
+            "sigmoid",
+            "tanh",
+            "silu",
+            "mish",
+            "exp",
+            "erf",
+            "atan",
+            "square",
+            "sin",
+            "cos",
+            "gelu",
+            "elu",
+            "selu",
+            "hardswish",
+            "log_sigmoid",
+            "expm1",
+            "exp2",
+        )
+    ),
+    *(
+        _same(f"{name}.default", VECTOR, low=0.1, high=3.0)
+        for name in (
+            "sqrt",
+            "log",
+            "reciprocal",
+            "rsqrt",
+            "log1p",
+            "log2",
+            "log10",
+        )
+    ),
     _same("leaky_relu.default", VECTOR, 1.5),
     _same("rrelu.default", VECTOR),
     _same("prelu.default", VECTOR, _w(4)),
@@ -129,14 +177,21 @@ _ACTIVATIONS = (
     _same("clamp_max.default", VECTOR, 0.5),
     _own("clamp_max.Tensor", VECTOR, _halves(aten.clamp_max.Tensor)),
     _same("threshold.default", VECTOR, 0.5, 0.5),
-    *(_own(name, VECTOR, _halves(call)) for name, call in {
-        "maximum.default": aten.maximum.default, "fmax.default": aten.fmax.default, "max.other": aten.max.other,
-        "minimum.default": aten.minimum.default, "fmin.default": aten.fmin.default, "min.other": aten.min.other,
-        "logaddexp.default": aten.logaddexp.default,
-    }.items()),
+    *(
+        _own(name, VECTOR, _halves(call))
+        for name, call in {
+            "maximum.default": aten.maximum.default,
+            "fmax.default": aten.fmax.default,
+            "max.other": aten.max.other,
+            "minimum.default": aten.minimum.default,
+            "fmin.default": aten.fmin.default,
+            "min.other": aten.min.other,
+            "logaddexp.default": aten.logaddexp.default,
+        }.items()
+    ),
     _same("celu.default", VECTOR, 0.7),
     _same("softplus.default", VECTOR, 2.0),
-)  # fmt: skip
+)
 
 _POOLING = (
     _same("avg_pool1d.default", _LINE, [2], [1], [1]),
@@ -208,21 +263,31 @@ _MOVES = (
     _same("index_select.default", VECTOR, 1, _PLACES),
     _same("repeat_interleave.self_int", VECTOR, 2, 1),
     _own("expand_as.default", (2, 3), lambda x: aten.expand_as.default(x[:, :1], x)),
-    *(_same(f"upsample_{kind}{i}d.vec", shape, [3] * i, *more, None)
-      for kind, more in (("nearest", ()), ) for i, shape in ((1, _LINE), (2, IMAGE), (3, _SMALL))),
+    *(
+        _same(f"upsample_{kind}{i}d.vec", shape, [3] * i, *more, None)
+        for kind, more in (("nearest", ()),)
+        for i, shape in ((1, _LINE), (2, IMAGE), (3, _SMALL))
+    ),
     *(_same(f"upsample_nearest{i}d.default", shape, [3] * i) for i, shape in ((1, _LINE), (2, IMAGE), (3, _SMALL))),
-    *(_same(f"upsample_{kind}{i}d.vec", shape, [3] * i, False, None)
-      for kind, i, shape in (("linear", 1, _LINE), ("bilinear", 2, IMAGE), ("trilinear", 3, _SMALL))),
-    *(_same(f"upsample_{kind}{i}d.default", shape, [3] * i, True)
-      for kind, i, shape in (("linear", 1, _LINE), ("bilinear", 2, IMAGE), ("trilinear", 3, _SMALL))),
-    *(_same(f"{kind}_pad{i}d.default", shape, [1] * (2 * i))
-      for kind in ("reflection", "replication") for i, shape in ((1, _LINE), (2, IMAGE), (3, _SMALL))),
+    *(
+        _same(f"upsample_{kind}{i}d.vec", shape, [3] * i, False, None)
+        for kind, i, shape in (("linear", 1, _LINE), ("bilinear", 2, IMAGE), ("trilinear", 3, _SMALL))
+    ),
+    *(
+        _same(f"upsample_{kind}{i}d.default", shape, [3] * i, True)
+        for kind, i, shape in (("linear", 1, _LINE), ("bilinear", 2, IMAGE), ("trilinear", 3, _SMALL))
+    ),
+    *(
+        _same(f"{kind}_pad{i}d.default", shape, [1] * (2 * i))
+        for kind in ("reflection", "replication")
+        for i, shape in ((1, _LINE), (2, IMAGE), (3, _SMALL))
+    ),
     _same("im2col.default", IMAGE, [2, 2], [1, 1], [1, 1], [2, 2]),
     _same("col2im.default", (8, 4), [3, 3], [2, 2], [1, 1], [0, 0], [1, 1]),
     _same("unfold.default", (2, 4), 2, 2, 1),
     _same("pad.default", (2, 3), [1, 1], "constant", 0.5),
     _same("constant_pad_nd.default", (2, 3), [1, 0], -0.5),
-)  # fmt: skip
+)
 
 _PARTS = (
     _own("index.Tensor", VECTOR, lambda x: aten.index.Tensor(x, [None, _PLACES])),

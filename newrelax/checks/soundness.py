@@ -141,9 +141,16 @@ def _worst(relaxation: Relaxation, lower: Tensor, upper: Tensor) -> Counterexamp
     value = float(lines[2 * side].double() * point + lines[2 * side + 1].double())
     exact = float(relaxation.function_of(torch.tensor(point, dtype=torch.float64)))
     return Counterexample(
-        float(at[0]), float(at[1]), point, ("lower", "upper")[side], value, exact,
-        abs(value - exact), str(lower.dtype).removeprefix("torch."), relaxation.activation,
-    )  # fmt: skip
+        float(at[0]),
+        float(at[1]),
+        point,
+        ("lower", "upper")[side],
+        value,
+        exact,
+        abs(value - exact),
+        str(lower.dtype).removeprefix("torch."),
+        relaxation.activation,
+    )
 
 
 def _outside(relaxation: Relaxation, lower: Tensor, upper: Tensor) -> Counterexample | None:
@@ -159,9 +166,15 @@ def _outside(relaxation: Relaxation, lower: Tensor, upper: Tensor) -> Counterexa
         if violated.any():
             at = int(violated.double().argmax())
             return Counterexample(
-                float(lower[at]), float(upper[at]), float(end[at]), "interval", float(moved[at]),
-                float(end[at]), float(inward[at]), str(lower.dtype).removeprefix("torch."),
-            )  # fmt: skip
+                float(lower[at]),
+                float(upper[at]),
+                float(end[at]),
+                "interval",
+                float(moved[at]),
+                float(end[at]),
+                float(inward[at]),
+                str(lower.dtype).removeprefix("torch."),
+            )
     return None
 
 

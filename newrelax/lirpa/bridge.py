@@ -111,9 +111,13 @@ BoundedModule = auto_LiRPA.BoundedModule
 if "remove_duplicate" not in inspect.signature(BoundedModule._named_members).parameters:
     # torch 2 passes the argument; auto_LiRPA 0.3 overrides the method without it and lists parameters itself
     def _named_members(
-        self: Any, members_of: Any, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True,
+        self: Any,
+        members_of: Any,
+        prefix: str = "",
+        recurse: bool = True,
+        remove_duplicate: bool = True,
         _original: Any = BoundedModule._named_members,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         return _original(self, members_of, prefix, recurse)
 
     BoundedModule._named_members = _named_members
@@ -126,17 +130,32 @@ def _operators(*names: str) -> list[Any]:
         importlib.import_module(f"auto_LiRPA.{m}")
         for m in (
             (
-                "operators.base", "operators.activation", "operators.bivariate", "operators.linear", "operators.convolution",
-                "operators.shape", "operators.leaf", "operators.pooling", "linear_bound",
+                "operators.base",
+                "operators.activation",
+                "operators.bivariate",
+                "operators.linear",
+                "operators.convolution",
+                "operators.shape",
+                "operators.leaf",
+                "operators.pooling",
+                "linear_bound",
             )
             if IS_03
             else (
-                "operators.base", "operators.activation_base", "operators.relu", "operators.add_sub", "operators.linear",
-                "operators.convolution", "operators.reshape", "operators.leaf", "operators.pooling", "operators.slice_concat",
+                "operators.base",
+                "operators.activation_base",
+                "operators.relu",
+                "operators.add_sub",
+                "operators.linear",
+                "operators.convolution",
+                "operators.reshape",
+                "operators.leaf",
+                "operators.pooling",
+                "operators.slice_concat",
                 "linear_bound",
             )
         )
-    ]  # fmt: skip
+    ]
     found = []
     for name in names:
         owner = next((m for m in modules if hasattr(m, name)), None)
@@ -147,12 +166,32 @@ def _operators(*names: str) -> list[Any]:
 
 
 (
-    Bound, BoundActivation, BoundRelu, BoundAdd, BoundSub, BoundLinear, BoundConv, BoundFlatten, BoundAveragePool, BoundConcat,
-    BoundParams, LinearBound,
+    Bound,
+    BoundActivation,
+    BoundRelu,
+    BoundAdd,
+    BoundSub,
+    BoundLinear,
+    BoundConv,
+    BoundFlatten,
+    BoundAveragePool,
+    BoundConcat,
+    BoundParams,
+    LinearBound,
 ) = _operators(
-    "Bound", "BoundActivation", "BoundRelu", "BoundAdd", "BoundSub", "BoundLinear", "BoundConv", "BoundFlatten",
-    "BoundAveragePool", "BoundConcat", "BoundParams", "LinearBound",
-)  # fmt: skip
+    "Bound",
+    "BoundActivation",
+    "BoundRelu",
+    "BoundAdd",
+    "BoundSub",
+    "BoundLinear",
+    "BoundConv",
+    "BoundFlatten",
+    "BoundAveragePool",
+    "BoundConcat",
+    "BoundParams",
+    "LinearBound",
+)
 
 
 def has_bounds(node: Any) -> bool:

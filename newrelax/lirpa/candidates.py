@@ -109,9 +109,12 @@ def _linear(dtype: torch.dtype, patches: bool) -> Iterator[Subject]:
     draw = _Draw(dtype)
     yield _subject("linear", "one layer", [(draw.linear(5, 6), (-1,), (5,))], (6,), dtype, patches)
     deep: Steps = [
-        (draw.linear(5, 6), (-1,), (5,)), (Relu(), (0,), (5,)), (draw.linear(4, 5), (1,), (4,)), (Relu(), (2,), (4,)),
+        (draw.linear(5, 6), (-1,), (5,)),
+        (Relu(), (0,), (5,)),
+        (draw.linear(4, 5), (1,), (4,)),
+        (Relu(), (2,), (4,)),
         (draw.linear(3, 4), (3,), (3,)),
-    ]  # fmt: skip
+    ]
     yield _subject("linear", "three layers", deep, (6,), dtype, patches)
 
 
@@ -123,8 +126,12 @@ def _behind(first: Steps, draw: _Draw) -> Steps:
     two, last = draw.convolution(2, middle)
     at = len(first)
     return [
-        *first, (one, (at - 1,), middle), (Relu(), (at,), middle), (two, (at + 1,), last), (Relu(), (at + 2,), last),
-    ]  # fmt: skip
+        *first,
+        (one, (at - 1,), middle),
+        (Relu(), (at,), middle),
+        (two, (at + 1,), last),
+        (Relu(), (at + 2,), last),
+    ]
 
 
 def _both(
@@ -171,9 +178,12 @@ def _flatten(dtype: torch.dtype, patches: bool) -> Iterator[Subject]:
     convolution, image = draw.convolution(3, _IMAGE)
     size = math.prod(image)
     steps: Steps = [
-        (convolution, (-1,), image), (Relu(), (0,), image), (Reshape(image, (size,)), (1,), (size,)),
-        (draw.linear(4, size), (2,), (4,)), (Relu(), (3,), (4,)),
-    ]  # fmt: skip
+        (convolution, (-1,), image),
+        (Relu(), (0,), image),
+        (Reshape(image, (size,)), (1,), (size,)),
+        (draw.linear(4, size), (2,), (4,)),
+        (Relu(), (3,), (4,)),
+    ]
     yield _subject("flatten", "flatten", steps, _IMAGE, dtype, patches)
 
 
@@ -236,28 +246,42 @@ USED: Mapping[str, Candidate] = _by_kind(
     _joined("sub", Sum((1, -1)), 4),
     _joined("cat", Concatenate(1, (4, 4)), 8),
     _convolutions(
-        "conv2d", plain={}, point={"kernel": (1, 1), "padding": (0, 0)}, unpadded={"padding": (0, 0)},
+        "conv2d",
+        plain={},
+        point={"kernel": (1, 1), "padding": (0, 0)},
+        unpadded={"padding": (0, 0)},
         strided={"kernel": (2, 2), "padding": (0, 0), "stride": (2, 2)},
-        overlapping={"image": (2, 7, 7), "stride": (2, 2)}, wide={"kernel": (5, 5), "padding": (2, 2)},
+        overlapping={"image": (2, 7, 7), "stride": (2, 2)},
+        wide={"kernel": (5, 5), "padding": (2, 2)},
     ),
     _convolutions(
-        "conv2d (uneven)", rest={"stride": (2, 2)}, stripes={"stride": (3, 1)}, oblong={"image": (2, 7, 6), "stride": (2, 2)},
+        "conv2d (uneven)",
+        rest={"stride": (2, 2)},
+        stripes={"stride": (3, 1)},
+        oblong={"image": (2, 7, 6), "stride": (2, 2)},
         kernel={"kernel": (4, 5), "padding": (2, 1)},
     ),
     _convolutions(
-        "conv2d (groups)", groups={"groups": 2}, strided={"groups": 2, "stride": (2, 2)},
+        "conv2d (groups)",
+        groups={"groups": 2},
+        strided={"groups": 2, "stride": (2, 2)},
         oblong={"image": (2, 7, 6), "groups": 2},
     ),
     _convolutions(
-        "conv2d (dilation)", dilated={"dilation": (2, 2)}, uneven={"dilation": (1, 2)},
+        "conv2d (dilation)",
+        dilated={"dilation": (2, 2)},
+        uneven={"dilation": (1, 2)},
         strided={"dilation": (2, 2), "stride": (2, 2)},
     ),
     _pools("avg_pool2d", halves=(_IMAGE, (2, 2), (2, 2), (0, 0)), thirds=((2, 6, 9), (3, 3), (3, 3), (0, 0))),
     _pools(
-        "avg_pool2d (uneven)", rest=((2, 7, 6), (2, 2), (2, 2), (0, 0)), overlapping=(_IMAGE, (3, 3), (2, 2), (0, 0)),
-        padded=(_IMAGE, (2, 2), (2, 2), (1, 1)), stripes=(_IMAGE, (3, 2), (3, 2), (0, 0)),
+        "avg_pool2d (uneven)",
+        rest=((2, 7, 6), (2, 2), (2, 2), (0, 0)),
+        overlapping=(_IMAGE, (3, 3), (2, 2), (0, 0)),
+        padded=(_IMAGE, (2, 2), (2, 2), (1, 1)),
+        stripes=(_IMAGE, (3, 2), (3, 2), (0, 0)),
     ),
-)  # fmt: skip
+)
 """By kind, as `newrelax.lirpa.natives` names them; and `LINES`, its way with lines of ours."""
 
 FOREIGN: Mapping[str, Candidate] = _by_kind(
@@ -289,8 +313,10 @@ FOREIGN: Mapping[str, Candidate] = _by_kind(
     _foreign("sum", sum=lambda x: x.sum(1, keepdim=True)),
     _foreign("mean", mean=lambda x: x.mean(1, keepdim=True)),
     _foreign(
-        "max_pool2d", shape=(2, 6, 6), halves=lambda x: F.max_pool2d(x, 2).flatten(1),
+        "max_pool2d",
+        shape=(2, 6, 6),
+        halves=lambda x: F.max_pool2d(x, 2).flatten(1),
         overlapping=lambda x: F.max_pool2d(x, 3, 1).flatten(1),
     ),
-)  # fmt: skip
+)
 """By kind. The engine never takes them: steps of these are bounded by operators of ours."""

@@ -53,11 +53,13 @@ class LirpaPropagation(Propagation):
             tensors = (*graph.model.parameters(), *graph.model.buffers())
             like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
             self._bounded = BoundedSteps(
-                Live(network, method.lines, like.detach()), self._choose,
-                {} if self._relu is None else {bridge.RELU_OPTION: self._relu}, self._model,
+                Live(network, method.lines, like.detach()),
+                self._choose,
+                {} if self._relu is None else {bridge.RELU_OPTION: self._relu},
+                self._model,
                 patches=self._mode == "bounds" and all(map(self._keeps_patches, network.steps)),
                 own=partial(own_class, lines=self._lines),
-            )  # fmt: skip
+            )
 
     @property
     def _mode(self) -> trust.Mode:

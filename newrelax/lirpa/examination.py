@@ -16,8 +16,10 @@ ROUNDINGS = 256
 """Units of rounding, of the largest number that enters a bound, that are no violation."""
 
 _MODES: dict[str, dict[str, str]] = {
-    "interval": {"method": "IBP"}, "backward": {"method": "backward"}, "forward": {"method": "forward"},
-}  # fmt: skip
+    "interval": {"method": "IBP"},
+    "backward": {"method": "backward"},
+    "forward": {"method": "forward"},
+}
 
 
 class Failed(Exception):

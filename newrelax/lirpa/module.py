@@ -135,9 +135,12 @@ class BoundedSteps:
         with bridge.quiet(), bridge.tracing(), bridge.default_dtype(live.like.dtype), torch.no_grad():
             try:
                 self.module = _Bounded(
-                    steps, sample[:1], bound_opts=given, device=live.like.device,
+                    steps,
+                    sample[:1],
+                    bound_opts=given,
+                    device=live.like.device,
                     custom_ops={_NODE: partial(self._node, natives)},
-                )  # fmt: skip
+                )
             except (NotImplementedError, KeyError, AttributeError, RuntimeError, AssertionError, TypeError) as error:
                 raise UserError(f"auto_LiRPA {bridge.VERSION} cannot trace {name}: {_first_line(error)}") from error
         self.module.eval()

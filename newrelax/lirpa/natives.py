@@ -63,9 +63,12 @@ def _tiles(operator: AveragePool) -> bool:
 
 def _convolution(operator: Convolution) -> Native:
     attributes = {
-        "kernel_shape": list(operator.kernel), "strides": list(operator.stride), "pads": [*operator.padding] * 2,
-        "dilations": list(operator.dilation), "group": operator.groups,
-    }  # fmt: skip
+        "kernel_shape": list(operator.kernel),
+        "strides": list(operator.stride),
+        "pads": [*operator.padding] * 2,
+        "dilations": list(operator.dilation),
+        "group": operator.groups,
+    }
     tensors = (operator.weight,) if operator.bias is None else (operator.weight, operator.bias)
     return Native(_kind(operator), bridge.BoundConv, attributes, tensors)
 

@@ -122,9 +122,16 @@ class Builder:
         """
         shape, layout = output or self.site.outputs[0]
         operator = Call(
-            function, tuple(part.shape for part in x), tuple(part.layout for part in x), layout,
-            absolute, offset, pointwise, injective, channelwise,
-        )  # fmt: skip
+            function,
+            tuple(part.shape for part in x),
+            tuple(part.layout for part in x),
+            layout,
+            absolute,
+            offset,
+            pointwise,
+            injective,
+            channelwise,
+        )
         return self.step(operator, *x, shape=shape, layout=layout)
 
     def moved(self, x: Traced, function: Callable[[Tensor], Tensor], *, injective: bool = False) -> Traced:
@@ -217,9 +224,17 @@ class Builder:
 
 
 _LEAST = {
-    "sigmoid": 0.0, "exp": 0.0, "square": 0.0, "softplus": 0.0, "sqrt": 0.0, "rsqrt": 0.0,
-    "tanh": -1.0, "erf": -1.0, "sin": -1.0, "cos": -1.0,
-}  # fmt: skip
+    "sigmoid": 0.0,
+    "exp": 0.0,
+    "square": 0.0,
+    "softplus": 0.0,
+    "sqrt": 0.0,
+    "rsqrt": 0.0,
+    "tanh": -1.0,
+    "erf": -1.0,
+    "sin": -1.0,
+    "cos": -1.0,
+}
 """What an activation's values are at least."""
 
 

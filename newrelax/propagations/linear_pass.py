@@ -239,9 +239,14 @@ class LinearPass:
         return found.view(batch, len(rows) * columns, channels).transpose(1, 2)
 
     def _in_pieces(
-        self, start: int, coefficients: Tensor, enclosures: Mapping[int, Enclosure], radius: Tensor,
-        windows: Windows | None, widest: int,
-    ) -> Tensor:  # fmt: skip
+        self,
+        start: int,
+        coefficients: Tensor,
+        enclosures: Mapping[int, Enclosure],
+        radius: Tensor,
+        windows: Windows | None,
+        widest: int,
+    ) -> Tensor:
         """`substitute`, in chunks of rows that keep within the memory."""
         rows, batch = coefficients.shape[1], len(self.problem.lower)
         chunk = max(1, self.problem.memory // max(1, batch * widest * coefficients.element_size()))

@@ -49,10 +49,16 @@ class Field:
         axes = [
             ((n - 1) * s + d * (k - 1) + 1, at * s, pad * s + p)
             for n, at, pad, k, s, p, d in zip(
-                self.size, self.stride, self.padding, footprint.kernel, footprint.stride, footprint.padding,
-                footprint.dilation, strict=True,
+                self.size,
+                self.stride,
+                self.padding,
+                footprint.kernel,
+                footprint.stride,
+                footprint.padding,
+                footprint.dilation,
+                strict=True,
             )
-        ]  # fmt: skip
+        ]
         (rows, down, top), (columns, right, left) = axes
         return Field((rows, columns), (down, right), (top, left), self.count)
 

@@ -195,40 +195,66 @@ ERF = Activation("erf", torch.erf, _erf_slope, critical=_erf_places)
 ATAN = Activation("atan", torch.atan, lambda x: 1 / (1 + x * x), critical=_atan_places)
 SOFTPLUS = Activation("softplus", F.softplus, torch.sigmoid, critical=lambda slope: (torch.logit(slope),))
 GELU = Activation(
-    "gelu", F.gelu, _gelu_slope, extrema=(-0.7517915246935645,),
+    "gelu",
+    F.gelu,
+    _gelu_slope,
+    extrema=(-0.7517915246935645,),
     critical=where_monotone(_gelu_slope, (-math.sqrt(2), math.sqrt(2)), 12.0),
-)  # fmt: skip
+)
 GELU_TANH = Activation(
-    "gelu(tanh)", partial(F.gelu, approximate="tanh"), _gelu_tanh_slope, extrema=(-0.7524614220710163,),
-    critical=where_monotone(_gelu_tanh_slope, (-1.4185040087908284, 1.4185040087908284), 12.0), guarded=_gelu_tanh,
-)  # fmt: skip
+    "gelu(tanh)",
+    partial(F.gelu, approximate="tanh"),
+    _gelu_tanh_slope,
+    extrema=(-0.7524614220710163,),
+    critical=where_monotone(_gelu_tanh_slope, (-1.4185040087908284, 1.4185040087908284), 12.0),
+    guarded=_gelu_tanh,
+)
 SILU = Activation(
-    "silu", F.silu, _silu_slope, extrema=(-1.2784645427610738,),
+    "silu",
+    F.silu,
+    _silu_slope,
+    extrema=(-1.2784645427610738,),
     critical=where_monotone(_silu_slope, (-2.3993572805154677, 2.3993572805154677), 40.0),
-)  # fmt: skip
+)
 MISH = Activation(
-    "mish", F.mish, _mish_slope, extrema=(-1.1924312145154952,),
+    "mish",
+    F.mish,
+    _mish_slope,
+    extrema=(-1.1924312145154952,),
     critical=where_monotone(_mish_slope, (-2.2563763963607931, 1.4905711794854285), 40.0),
-)  # fmt: skip
+)
 EXP = Activation("exp", torch.exp, torch.exp, critical=lambda slope: (slope.log(),))
 SQUARE = Activation("square", torch.square, lambda x: 2 * x, extrema=(0.0,), critical=lambda slope: (slope / 2,))
 SQRT = Activation(
-    "sqrt", torch.sqrt, lambda x: 0.5 * x.rsqrt(), critical=lambda slope: (0.25 / slope.square(),),
-    domain=POSITIVE, closed=True, guarded=_root,
-)  # fmt: skip
+    "sqrt",
+    torch.sqrt,
+    lambda x: 0.5 * x.rsqrt(),
+    critical=lambda slope: (0.25 / slope.square(),),
+    domain=POSITIVE,
+    closed=True,
+    guarded=_root,
+)
 LOG = Activation("log", torch.log, torch.reciprocal, critical=lambda slope: (1 / slope,), domain=POSITIVE)
 RECIPROCAL = Activation("reciprocal", torch.reciprocal, lambda x: -1 / x.square(), critical=_reciprocal_places, poles=(0.0,))
 RSQRT = Activation(
     "rsqrt", torch.rsqrt, lambda x: -0.5 * x.rsqrt() / x, critical=lambda slope: ((-2 * slope).pow(-2 / 3),), domain=POSITIVE
 )
 SIN = Activation(
-    "sin", torch.sin, torch.cos, extrema=(-math.pi / 2, math.pi / 2),
-    critical=lambda slope: (slope.acos(), -slope.acos()), period=2 * math.pi,
-)  # fmt: skip
+    "sin",
+    torch.sin,
+    torch.cos,
+    extrema=(-math.pi / 2, math.pi / 2),
+    critical=lambda slope: (slope.acos(), -slope.acos()),
+    period=2 * math.pi,
+)
 COS = Activation(
-    "cos", torch.cos, lambda x: -torch.sin(x), extrema=(0.0, math.pi),
-    critical=lambda slope: (-slope.asin(), math.pi + slope.asin()), period=2 * math.pi,
-)  # fmt: skip
+    "cos",
+    torch.cos,
+    lambda x: -torch.sin(x),
+    extrema=(0.0, math.pi),
+    critical=lambda slope: (-slope.asin(), math.pi + slope.asin()),
+    period=2 * math.pi,
+)
 
 
 def elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Activation:
@@ -257,16 +283,36 @@ def power(exponent: int) -> Activation:
         return (size * slope.sign(),) if even else (size, -size)
 
     return Activation(
-        f"power({exponent})", lambda x: x**exponent, lambda x: exponent * x ** (exponent - 1),
-        extrema=(0.0,) if even else (), critical=critical,
-    )  # fmt: skip
+        f"power({exponent})",
+        lambda x: x**exponent,
+        lambda x: exponent * x ** (exponent - 1),
+        extrema=(0.0,) if even else (),
+        critical=critical,
+    )
 
 
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
-        RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU, MISH, elu(), SOFTPLUS, EXP, SQUARE, SQRT, LOG, RECIPROCAL, RSQRT, ERF,
-        ATAN, SIN, COS,
+        RELU,
+        SIGMOID,
+        TANH,
+        GELU,
+        GELU_TANH,
+        SILU,
+        MISH,
+        elu(),
+        SOFTPLUS,
+        EXP,
+        SQUARE,
+        SQRT,
+        LOG,
+        RECIPROCAL,
+        RSQRT,
+        ERF,
+        ATAN,
+        SIN,
+        COS,
     )
-}  # fmt: skip
+}
 """All activations by name."""

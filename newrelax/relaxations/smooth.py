@@ -65,9 +65,11 @@ def _lines(activation: Activation, lower: Tensor, upper: Tensor, parallel: bool)
     slope = _slope(activation, below.slope, lower, upper, wide)
     upper_slope = slope if parallel else _slope(activation, above.slope, lower, upper, wide)
     return Lines(
-        slope, _offset(activation, slope, below, lower, upper),
-        upper_slope, _offset(activation, upper_slope, above, lower, upper),
-    )  # fmt: skip
+        slope,
+        _offset(activation, slope, below, lower, upper),
+        upper_slope,
+        _offset(activation, upper_slope, above, lower, upper),
+    )
 
 
 def _is_wide(lower: Tensor, upper: Tensor) -> Tensor:

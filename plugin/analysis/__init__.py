@@ -3,18 +3,18 @@
 The three measurements are functions of closures and parameters; nothing here needs this project's trainer.
 """
 
-from .continuity import continuity
-from .directions import (
+from plugin.analysis.continuity import continuity
+from plugin.analysis.directions import (
     default_directions,
     gradient_direction,
     random_directions,
     step_direction,
     weight_direction,
 )
-from .network import CertifiedLoss
-from .records import Continuity, Direction, Jump, Sensitivity, Tightness
-from .sensitivity import sensitivity
-from .tightness import tightness
+from plugin.analysis.network import CertifiedLoss
+from plugin.analysis.records import Continuity, Direction, Jump, Sensitivity, Tightness
+from plugin.analysis.sensitivity import sensitivity
+from plugin.analysis.tightness import tightness
 
 __all__ = [
     "CertifiedLoss",

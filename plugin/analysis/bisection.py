@@ -17,7 +17,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from .records import Jump, LineScan
+from plugin.analysis.records import Jump, LineScan
 
 NOISE_FACTOR = 32.0
 """A change below this many standard deviations of the rounding noise is never called a jump. Some hundred
@@ -53,7 +53,7 @@ def _extrapolate(ts: Sequence[float], fs: Sequence[float], t: float) -> list[flo
     """Values at t of the polynomials through the first 2, 3, … points (Neville)."""
     row: list[float] = []
     result = []
-    for i, (ti, fi) in enumerate(zip(ts, fs)):
+    for i, (ti, fi) in enumerate(zip(ts, fs, strict=False)):
         new = [fi]
         for j in range(i):
             # new[j + 1] goes through the points i - j - 1 … i
@@ -143,7 +143,7 @@ class _Search:
         self.value(middle)
         for lo, hi in ((a, middle), (middle, b)):
             change = abs(self.value(hi) - self.value(lo))
-            self.push(heap, _Interval(lo, hi, interval.trace + ((hi - lo, change),)))
+            self.push(heap, _Interval(lo, hi, (*interval.trace, (hi - lo, change))))
 
     def settle(self, interval: _Interval) -> None:
         """Jump or steep slope: compare the change over the narrowest interval with the slopes beside it."""
@@ -242,12 +242,14 @@ def scan_line(
     search = _Search(function, narrowest)
     nodes = [start + (i + shift[i]) * step for i in range(grid)] + [stop]
     values = [search.value(t) for t in nodes]
-    bad = [t for t, v in zip(nodes, values) if v != v or abs(v) == float("inf")]
+    bad = [t for t, v in zip(nodes, values, strict=False) if v != v or abs(v) == float("inf")]
     if bad:
         raise ValueError(f"expected a finite loss, got {search.known[bad[0]]} at t = {bad[0]:g}; take a shorter line")
     search.measure_noise(nodes, epsilon)
     for i in range(grid):
-        search.push(search.heap, _Interval(nodes[i], nodes[i + 1], ((nodes[i + 1] - nodes[i], abs(values[i + 1] - values[i])),)))
+        search.push(
+            search.heap, _Interval(nodes[i], nodes[i + 1], ((nodes[i + 1] - nodes[i], abs(values[i + 1] - values[i])),))
+        )
     limit = budget - fixed
     main = limit - round(min(limit * RESERVE[0], RESERVE[1]))
     unexplored = search.drain(search.heap, main)

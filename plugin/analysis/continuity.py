@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .bisection import scan_line
-from .events import Probe, causes
-from .records import Continuity, Direction, Jump, LineScan, machine_epsilon
-from .weights import WeightSpace
+from plugin.analysis.bisection import scan_line
+from plugin.analysis.events import Probe, causes
+from plugin.analysis.records import Continuity, Direction, Jump, LineScan, machine_epsilon
+from plugin.analysis.weights import WeightSpace
 
 LENGTH = 0.1
 """Default length of a line: the weights change by a tenth of their norm."""
@@ -22,7 +22,7 @@ STEPS_OF_ROUNDING = 64
 
 def narrowest_step(parameters: Sequence[Tensor], direction: Direction) -> float:
     """The smallest t that the float type resolves: weights move by 64 machine epsilons of the norm of those moved."""
-    moved = [p.detach().double() for p, d in zip(parameters, direction.tensors) if bool(d.any())]
+    moved = [p.detach().double() for p, d in zip(parameters, direction.tensors, strict=False) if bool(d.any())]
     weights = sum(float(p.square().sum()) for p in moved) ** 0.5
     size = direction.norm()
     if size == 0:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .records import Direction
-from .weights import WeightSpace
+from plugin.analysis.records import Direction
+from plugin.analysis.weights import WeightSpace
 
 TINY = 1e-30
 
@@ -28,7 +28,7 @@ def filter_normalised(direction: Sequence[Tensor], parameters: Sequence[Tensor])
     parameters are scaled as a whole. Where the weights are all zero, so is the result.
     """
     scaled = []
-    for d, p in zip(direction, parameters):
+    for d, p in zip(direction, parameters, strict=False):
         rows, weights = _rows(d), _rows(p.detach())
         factor = weights.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True).clamp(min=TINY)
         scaled.append((rows * factor).reshape(d.shape))
@@ -121,7 +121,7 @@ def default_directions(
     """Some random ones, the gradient, the last step where given, and two single weights (one each of two layers)."""
     weights = single_weights(parameters, 1, seed) if single else []
     chosen = [weights[0], weights[-1]] if len(weights) > 1 else weights
-    directions = random_directions(parameters, random, seed) + [gradient_direction(loss, parameters)]
+    directions = [*random_directions(parameters, random, seed), gradient_direction(loss, parameters)]
     if step is not None:
         directions.append(step_direction(step, parameters))
     directions += [weight_direction(parameters, i, k) for i, k in chosen]

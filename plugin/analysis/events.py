@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .records import Cause
+from plugin.analysis.records import Cause
 
 Probe = Callable[[], Sequence[tuple[Tensor, Tensor]]]
 """Pre-activation bounds (lower, upper) of every ReLU layer at the present weights, each [batch, ...]."""
@@ -27,7 +27,7 @@ def causes(before: Sequence[tuple[Tensor, Tensor]], after: Sequence[tuple[Tensor
     Later layers are left out: their bounds jump as a consequence. Where bounds of a layer jump without an event in any
     layer before it, the condition is one that this function does not know, in the layer before; it is named as such.
     """
-    for layer, ((l0, u0), (l1, u1)) in enumerate(zip(before, after)):
+    for layer, ((l0, u0), (l1, u1)) in enumerate(zip(before, after, strict=False)):
         l0, u0, l1, u1 = (b.detach().double().flatten(1) for b in (l0, u0, l1, u1))
         size = torch.maximum(u0.abs(), l0.abs()).amax()
         moved = torch.maximum((l1 - l0).abs().amax(), (u1 - u0).abs().amax())
@@ -40,7 +40,9 @@ def causes(before: Sequence[tuple[Tensor, Tensor]], after: Sequence[tuple[Tensor
             flipped = (was[name] != now[name]).nonzero()
             for image, neuron in flipped.tolist():
                 # A neuron whose l passes 0 leaves the crossing state, which flips -l = u only formally.
-                if name == "-l = u" and bool((was["l = 0"] != now["l = 0"])[image, neuron] | (was["u = 0"] != now["u = 0"])[image, neuron]):
+                if name == "-l = u" and bool(
+                    (was["l = 0"] != now["l = 0"])[image, neuron] | (was["u = 0"] != now["u = 0"])[image, neuron]
+                ):
                     continue
                 events.append(Cause(layer, image, neuron, name, float(l0[image, neuron]), float(u0[image, neuron])))
         if events:

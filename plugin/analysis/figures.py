@@ -43,8 +43,14 @@ def certified_fractions(records: Records) -> Figure:
 def _certified_fractions(axes: Axes, records: Records) -> None:
     for i, (label, record) in enumerate((k, v) for k, v in records.items() if "tightness" in v):
         found = record["tightness"]
-        axes.plot([*found["eps"], found["eps"][-1] + found["step"]], [*found["certified"], 0.0], marker=".", color=_color(i),
-                  linestyle="-" if record["sound"] else ":", label=f"{label}: {found['radius']:.2f}")  # fmt: skip
+        axes.plot(
+            [*found["eps"], found["eps"][-1] + found["step"]],
+            [*found["certified"], 0.0],
+            marker=".",
+            color=_color(i),
+            linestyle="-" if record["sound"] else ":",
+            label=f"{label}: {found['radius']:.2f}",
+        )
     axes.set(xlabel="ε (pixel units)", ylabel="certified fraction", ylim=(0, 1.02), title="How much each relaxation certifies")
     axes.set_xlim(left=0)
     axes.legend(title="100 × area", fontsize=8)
@@ -54,7 +60,7 @@ def _certified_fractions(axes: Axes, records: Records) -> None:
 def overview(records: Records) -> Figure:
     """Tightness, continuity and sensitivity side by side."""
     figure = _figure(13, 4)
-    for axes, draw in zip(figure.subplots(1, 3), (_certified_fractions, _shrinkage, _ladders)):
+    for axes, draw in zip(figure.subplots(1, 3), (_certified_fractions, _shrinkage, _ladders), strict=False):
         draw(axes, records)
         axes.title.set_fontsize(10)
     return figure
@@ -68,7 +74,7 @@ def telling_scan(continuity: Mapping[str, Any]) -> Mapping[str, Any]:
 def draw_line(axes: Axes, scan: Mapping[str, Any], color: str) -> None:
     """Loss along a line; jumps as red bars between their two sides."""
     axes.plot(scan["t"], scan["values"], color=color, marker=".", markersize=2, linewidth=0.8)
-    known = list(zip(scan["t"], scan["values"]))
+    known = list(zip(scan["t"], scan["values"], strict=False))
     for jump in scan["jumps"]:
         left = max((p for p in known if p[0] <= jump["at"]), default=known[0])[1]
         axes.plot([jump["at"]] * 2, [left, left + jump["change"]], color=JUMP_COLOR, linewidth=2.5)
@@ -105,7 +111,7 @@ def _zoom(axes: Axes, scan: Mapping[str, Any], color: str) -> None:
         center = scan["t"][min(range(len(scan["t"]) - 1), key=lambda k: scan["t"][k + 1] - scan["t"][k])]
         axes.set_title("where the search looked closest", fontsize=9)
     width = sorted(abs(t - center) for t in scan["t"])[:ZOOM_POINTS][-1]
-    points = [(t - center, v) for t, v in zip(scan["t"], scan["values"]) if abs(t - center) <= width]
+    points = [(t - center, v) for t, v in zip(scan["t"], scan["values"], strict=False) if abs(t - center) <= width]
     axes.plot([p[0] for p in points], [p[1] for p in points], color=color, marker=".", markersize=3, linewidth=0.8)
     axes.ticklabel_format(useOffset=True, style="sci", scilimits=(-2, 3))
     for axis in (axes.xaxis, axes.yaxis):
@@ -126,13 +132,22 @@ def _shrinkage(axes: Axes, records: Records) -> None:
         trace = scan["jumps"][0]["trace"] if scan["jumps"] else scan["trace"]
         unit = max(abs(found["loss"]), 1e-300)
         points = [(w, c / unit) for w, c in trace if c > 0]
-        axes.loglog([p[0] for p in points], [p[1] for p in points], color=_color(i), marker=".", linewidth=1,
-                    label=f"{label} ({'jump' if scan['jumps'] else 'no jump'})")  # fmt: skip
+        axes.loglog(
+            [p[0] for p in points],
+            [p[1] for p in points],
+            color=_color(i),
+            marker=".",
+            linewidth=1,
+            label=f"{label} ({'jump' if scan['jumps'] else 'no jump'})",
+        )
         if not scan["jumps"]:
             axes.loglog([scan["narrowest"]], [max(found["narrowest_change"], 1e-17)], color=_color(i), marker="v", markersize=7)
     axes.invert_xaxis()
-    axes.set(xlabel="width of the interval (relative weight change)", ylabel="change across it / loss",
-             title="Halving an interval: a jump keeps its size")  # fmt: skip
+    axes.set(
+        xlabel="width of the interval (relative weight change)",
+        ylabel="change across it / loss",
+        title="Halving an interval: a jump keeps its size",
+    )
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, which="major")
 
@@ -152,13 +167,24 @@ def _ladders(axes: Axes, records: Records) -> None:
             if not points or max(s for _, s in points) < 1e-16:
                 continue
             widest = max(widest, *(s for _, s in points))
-            axes.loglog([p[0] for p in points], [p[1] for p in points], color=_color(i), alpha=0.45, linewidth=1, marker=".",
-                        markersize=3, label=label if j == 0 else None)  # fmt: skip
+            axes.loglog(
+                [p[0] for p in points],
+                [p[1] for p in points],
+                color=_color(i),
+                alpha=0.45,
+                linewidth=1,
+                marker=".",
+                markersize=3,
+                label=label if j == 0 else None,
+            )
     guide = [2.0**-3, 2.0**-19]
     axes.loglog(guide, [widest * (h / guide[0]) ** 2 for h in guide], color="black", linestyle="--", label="∝ h²")
     axes.invert_xaxis()
-    axes.set(xlabel="step h / root mean square of the weights", ylabel="mean |second difference| / |bound|",
-             title="Bounds in a single weight: curved, or straight pieces")  # fmt: skip
+    axes.set(
+        xlabel="step h / root mean square of the weights",
+        ylabel="mean |second difference| / |bound|",
+        title="Bounds in a single weight: curved, or straight pieces",
+    )
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, which="major")
 
@@ -172,7 +198,9 @@ def layer_slopes(records: Records) -> Figure:
     for i, (label, record) in enumerate(chosen.items()):
         slopes = [max(s, 1e-12) for _, s in record["sensitivity"]["layer_slopes"]]
         width = 0.8 / len(chosen)
-        axes.bar([k + (i - len(chosen) / 2 + 0.5) * width for k in range(len(slopes))], slopes, width, color=_color(i), label=label)
+        axes.bar(
+            [k + (i - len(chosen) / 2 + 0.5) * width for k in range(len(slopes))], slopes, width, color=_color(i), label=label
+        )
     axes.set_yscale("log")
     axes.set_xticks(range(len(names)), names, rotation=20, fontsize=8)
     axes.set(ylabel="loss per unit of relative change", title="Slope of the certified loss, parameter by parameter")

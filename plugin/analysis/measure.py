@@ -14,17 +14,16 @@ from torch import Tensor, nn
 from newrelax.bounds import box
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
+from plugin.analysis.continuity import LENGTH, continuity
+from plugin.analysis.directions import default_directions, random_directions
+from plugin.analysis.network import CertifiedLoss
+from plugin.analysis.records import Continuity, Sensitivity, to_json
+from plugin.analysis.sensitivity import sensitivity
+from plugin.analysis.tightness import tightness
+from plugin.analysis.weights import WeightSpace
 from plugin.attacks import pgd
 from plugin.bounding import Bounding
 from plugin.classification import worst_margin
-
-from .continuity import LENGTH, continuity
-from .directions import default_directions, random_directions
-from .network import CertifiedLoss
-from .records import Continuity, Sensitivity, to_json
-from .sensitivity import sensitivity
-from .tightness import tightness
-from .weights import WeightSpace
 
 Tick = Callable[[int], None]
 
@@ -134,13 +133,21 @@ def probe_continuity(
 ) -> Continuity:
     """Continuity of a probe's certified loss, along the default directions and the optimiser's step where given."""
     directions = default_directions(
-        probe.loss, probe.parameters, seed=protocol.seed, step=step,
-        random=protocol.random_lines, single=protocol.weight_lines,
-    )  # fmt: skip
+        probe.loss,
+        probe.parameters,
+        seed=protocol.seed,
+        step=step,
+        random=protocol.random_lines,
+        single=protocol.weight_lines,
+    )
     return continuity(
-        ticking(probe.loss, tick), probe.parameters, directions,
-        length=protocol.length, budget=protocol.budget, probe=probe.layers,
-    )  # fmt: skip
+        ticking(probe.loss, tick),
+        probe.parameters,
+        directions,
+        length=protocol.length,
+        budget=protocol.budget,
+        probe=probe.layers,
+    )
 
 
 def probe_sensitivity(
@@ -152,10 +159,15 @@ def probe_sensitivity(
             _, gradient = space.gradient(probe.loss)
         step = [-protocol.learning_rate * g.sign() for g in gradient]
     return sensitivity(
-        ticking(probe.loss, tick), probe.parameters, random_directions(probe.parameters, 3, protocol.seed),
-        bounds=ticking(probe.margins, tick), step=step, weights_per_parameter=protocol.single_weights,
-        seed=protocol.seed, names=probe.names,
-    )  # fmt: skip
+        ticking(probe.loss, tick),
+        probe.parameters,
+        random_directions(probe.parameters, 3, protocol.seed),
+        bounds=ticking(probe.margins, tick),
+        step=step,
+        weights_per_parameter=protocol.single_weights,
+        seed=protocol.seed,
+        names=probe.names,
+    )
 
 
 def _tightness(
@@ -189,8 +201,6 @@ def _tightness(
 
         record = tightness(lower, x, y, step=protocol.step, upper=attacked, upper_eps=protocol.eps, progress=progress)
         with torch.no_grad():
-            passed = [
-                (lower(x[i], y[i], protocol.eps) > 0).all(dim=1) for i in torch.arange(len(x), device=x.device).split(50)
-            ]
+            passed = [(lower(x[i], y[i], protocol.eps) > 0).all(dim=1) for i in torch.arange(len(x), device=x.device).split(50)]
     certified = float(torch.cat(passed).double().mean())
     return to_json(record) | {"certified_at_eps": certified, "certified_eps": protocol.eps}

@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from newrelax.bounds import MarginBounds, box, worst_logits
 from newrelax.methods.method import Method
+from plugin.analysis.weights import WeightSpace
 from plugin.bounding import Bounding
-
-from .weights import WeightSpace
 
 STATEFUL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 """Modules that behave differently in training mode."""

@@ -38,7 +38,7 @@ class Jump:
     width: float
     change: float
     trace: tuple[tuple[float, float], ...] = ()
-    causes: tuple["Cause", ...] = ()
+    causes: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from . import figures
-from .figures import Records
+from plugin.analysis import figures
+from plugin.analysis.figures import Records
 
 YES, NO, UNKNOWN = "✓", "✗", "?"
 
@@ -48,15 +48,22 @@ def row(label: str, record: Mapping[str, Any]) -> list[str]:
     else:
         cells += ["", ""]
     if smooth:
-        jump = f"{smooth['largest_jump']:.1e}" if smooth["continuous"] is False else f"≤ {max(smooth['narrowest_change'], smooth['resolution']):.0e}"
+        jump = (
+            f"{smooth['largest_jump']:.1e}"
+            if smooth["continuous"] is False
+            else f"≤ {max(smooth['narrowest_change'], smooth['resolution']):.0e}"
+        )
         cells += [verdict(smooth["continuous"]), jump, f"{smooth['jumps_per_unit']:.0f}"]
     else:
         cells += ["", "", ""]
     if sharp:
         cells += [
-            verdict(sharp["insensitive"]), f"{100 * sharp['curved_share']:.0f} %", str(sharp["order"]),
-            f"{sharp['relative_slope']:.2g}", _number(sharp["unpredicted"], ".2g"),
-        ]  # fmt: skip
+            verdict(sharp["insensitive"]),
+            f"{100 * sharp['curved_share']:.0f} %",
+            str(sharp["order"]),
+            f"{sharp['relative_slope']:.2g}",
+            _number(sharp["unpredicted"], ".2g"),
+        ]
     else:
         cells += [""] * 5
     certified = f"{100 * tight['certified_at_eps']:.1f}" if tight and record["sound"] else ""
@@ -75,19 +82,39 @@ def markdown(title: str, notes: Sequence[str], records: Records) -> str:
 
 
 PICTURES: tuple[tuple[str, Callable[[Records], Figure], str], ...] = (
-    ("lines", figures.lines, "Left: the certified loss while all weights move along one direction through weight space "
-     "(the line on which the largest jump was found, or the first). Red bars are jumps, found by halving intervals until "
-     "the float type allows no more. Right: what the search saw where it looked closest."),
-    ("shrinkage", figures.shrinkage, "The test that decides. While an interval is halved around a place, the change of a "
-     "continuous loss shrinks with it, however steep; the change at a jump stays what it is. ▼: the largest change left at the "
-     "narrowest width on a line without jumps."),
-    ("certified_fractions", figures.certified_fractions, "The share of test images that is proven robust, for growing ε. "
-     "The area under a curve is the mean certified radius: tightness. Dotted curves are estimates."),
-    ("ladders", figures.ladders, "Second differences of the margins' bounds while one weight moves by ± h, one curve per weight. "
-     "Curvature follows the dashed line, ∝ h², down to rounding noise. Piecewise linear bounds drop to the noise as soon as no "
-     "kink lies within ± h."),
-    ("layer_slopes", figures.layer_slopes, "How fast the certified loss changes when a single parameter moves in a random direction."),
-)  # fmt: skip
+    (
+        "lines",
+        figures.lines,
+        "Left: the certified loss while all weights move along one direction through weight space "
+        "(the line on which the largest jump was found, or the first). Red bars are jumps, found by halving intervals until "
+        "the float type allows no more. Right: what the search saw where it looked closest.",
+    ),
+    (
+        "shrinkage",
+        figures.shrinkage,
+        "The test that decides. While an interval is halved around a place, the change of a "
+        "continuous loss shrinks with it, however steep; the change at a jump stays what it is. ▼: the largest change left at the "
+        "narrowest width on a line without jumps.",
+    ),
+    (
+        "certified_fractions",
+        figures.certified_fractions,
+        "The share of test images that is proven robust, for growing ε. "
+        "The area under a curve is the mean certified radius: tightness. Dotted curves are estimates.",
+    ),
+    (
+        "ladders",
+        figures.ladders,
+        "Second differences of the margins' bounds while one weight moves by ± h, one curve per weight. "
+        "Curvature follows the dashed line, ∝ h², down to rounding noise. Piecewise linear bounds drop to the noise as soon as no "
+        "kink lies within ± h.",
+    ),
+    (
+        "layer_slopes",
+        figures.layer_slopes,
+        "How fast the certified loss changes when a single parameter moves in a random direction.",
+    ),
+)
 """Name, drawing and explanation of every picture, in reading order."""
 
 _STYLE = """
@@ -118,11 +145,15 @@ def _jumps(label: str, record: Mapping[str, Any]) -> str:
         if cause is None:
             text = "not looked up"
         else:
-            where = f"ReLU layer {cause['layer'] + 1}" + (f", neuron {cause['neuron']}, image {cause['image']}" if cause["neuron"] >= 0 else "")
+            where = f"ReLU layer {cause['layer'] + 1}" + (
+                f", neuron {cause['neuron']}, image {cause['image']}" if cause["neuron"] >= 0 else ""
+            )
             bounds = f" (l = {cause['lower']:.4g}, u = {cause['upper']:.4g})" if cause["lower"] is not None else ""
             text = f"{where}: {cause['event']}{bounds}"
         size = abs(jump["change"]) / max(abs(found["loss"]), 1e-300)
-        rows.append(f"<tr><td>{html.escape(direction)}</td><td>{jump['at']:.6g}</td><td>{jump['width']:.0e}</td><td>{size:.2e}</td><td>{html.escape(text)}</td></tr>")
+        rows.append(
+            f"<tr><td>{html.escape(direction)}</td><td>{jump['at']:.6g}</td><td>{jump['width']:.0e}</td><td>{size:.2e}</td><td>{html.escape(text)}</td></tr>"
+        )
     head = "<tr><th>line</th><th>t</th><th>found within</th><th>jump / loss</th><th>cause</th></tr>"
     return f"<details><summary>{html.escape(label)}: {len(jumps)} jumps, the largest and their causes</summary><table>{head}{''.join(rows)}</table></details>"
 
@@ -134,7 +165,9 @@ def page(title: str, notes: Sequence[str], records: Records, settings: Mapping[s
     pictures = []
     for name, draw, text in PICTURES:
         data = base64.b64encode(figures.png(draw(records))).decode()
-        pictures.append(f'<figure id="{name}"><img alt="{html.escape(text)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(text)}</figcaption></figure>')
+        pictures.append(
+            f'<figure id="{name}"><img alt="{html.escape(text)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(text)}</figcaption></figure>'
+        )
     meanings = "".join(f"<dt>{html.escape(n)}</dt><dd>{html.escape(m)}</dd>" for n, m in COLUMNS)
     used = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in settings.items())
     return f"""<!doctype html>

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from .directions import jitter, layer_directions, single_weights
-from .order import CURVED, LADDERS, LINEAR, UNRESOLVED, classify, order
-from .records import Direction, Sensitivity, WeightOrder
-from .weights import WeightSpace
+from plugin.analysis.directions import jitter, layer_directions, single_weights
+from plugin.analysis.order import CURVED, LADDERS, LINEAR, UNRESOLVED, classify, order
+from plugin.analysis.records import Direction, Sensitivity, WeightOrder
+from plugin.analysis.weights import WeightSpace
 
 SLOPE_STEP = 1e-3
 """Relative weight change of the central differences for slopes."""
@@ -56,7 +56,9 @@ def sensitivity(
         here = float(space.evaluate(loss))
         slopes = [_slope(space, loss, d) for d in directions]
         names = list(names) if names is not None else [f"parameter {i}" for i in range(len(params))]
-        layers = [(n, _slope(space, loss, d)) for n, d in zip(names, layer_directions(space.base, seed)) if d.norm() > 0]
+        layers = [
+            (n, _slope(space, loss, d)) for n, d in zip(names, layer_directions(space.base, seed), strict=False) if d.norm() > 0
+        ]
         change, unpredicted = _step(space, loss, step, here) if step is not None else (None, None)
         orders = _orders(space, bounds or loss, weights_per_parameter, seed, budget)
         slope = sum(slopes) / len(slopes) if slopes else 0.0
@@ -84,7 +86,7 @@ def weight_slopes(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> list[
     """
     with WeightSpace(params) as space:
         _, gradient = space.gradient(loss)
-    return [g * p.detach().square().mean().sqrt() for g, p in zip(gradient, params)]
+    return [g * p.detach().square().mean().sqrt() for g, p in zip(gradient, params, strict=False)]
 
 
 def _slope(space: WeightSpace, loss: Callable[[], Tensor], direction: Direction) -> float:
@@ -96,12 +98,10 @@ def _slope(space: WeightSpace, loss: Callable[[], Tensor], direction: Direction)
     return abs(values[0] - values[1]) / (2 * SLOPE_STEP)
 
 
-def _step(
-    space: WeightSpace, loss: Callable[[], Tensor], step: Sequence[Tensor], here: float
-) -> tuple[float, float | None]:
+def _step(space: WeightSpace, loss: Callable[[], Tensor], step: Sequence[Tensor], here: float) -> tuple[float, float | None]:
     space.home()
     _, gradient = space.gradient(loss)
-    predicted = sum(float((g.double() * s.double()).sum()) for g, s in zip(gradient, step))
+    predicted = sum(float((g.double() * s.double()).sum()) for g, s in zip(gradient, step, strict=False))
     space.move(step, 1.0)
     change = float(space.evaluate(loss)) - here
     space.home()
@@ -119,9 +119,7 @@ def _shares(orders: Sequence[WeightOrder]) -> dict[int, float]:
     return shares
 
 
-def _orders(
-    space: WeightSpace, bounds: Callable[[], Tensor], count: int, seed: int, budget: int | None
-) -> list[WeightOrder]:
+def _orders(space: WeightSpace, bounds: Callable[[], Tensor], count: int, seed: int, budget: int | None) -> list[WeightOrder]:
     result: list[WeightOrder] = []
     chosen = single_weights(space.base, count, seed)
     # Round robin over the parameters, so that a short budget covers all of them.
@@ -158,7 +156,7 @@ def _orders(
             inside = curved & (shape.smooth >= reach)
             # High orders show at large steps, where there is no kink in the way; a kink hides orders, it makes none.
             tries = [order(at, reach * factor * scale, inside, shape.noise) for factor in (1, 4, 16)]
-            degree = max(2, round(statistics.median(max(found) for found in zip(*tries))))
+            degree = max(2, round(statistics.median(max(found) for found in zip(*tries, strict=False))))
         space.displace(None)
         space.home()
         result.append(
@@ -171,7 +169,7 @@ def _orders(
                 unresolved=int((shape.kind == UNRESOLVED).sum()),
                 order=degree,
                 curvature=float(shape.curvature[curved].median()) if curved.any() else 0.0,
-                ladder=tuple((h, s / max(shape.size, 1e-300)) for h, s in zip(ladder.steps(), shape.second)),
+                ladder=tuple((h, s / max(shape.size, 1e-300)) for h, s in zip(ladder.steps(), shape.second, strict=False)),
                 noise=shape.noise / max(shape.size, 1e-300),
             )
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .records import Tightness
+from plugin.analysis.records import Tightness
 
 Margins = Callable[[Tensor, Tensor, float], Tensor]
 """(x [batch, ...], y [batch], eps) → bounds of the margins, [batch, classes − 1]."""

@@ -31,7 +31,7 @@ class WeightSpace:
         self.evaluations = 0
         self._devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
 
-    def __enter__(self) -> "WeightSpace":
+    def __enter__(self) -> WeightSpace:
         self.base = [p.detach().clone() for p in self.parameters]
         self.origin = self.base
         self._cpu_state = torch.get_rng_state()
@@ -49,18 +49,18 @@ class WeightSpace:
 
     def displace(self, direction: Sequence[Tensor] | None) -> None:
         """Measure moves from base + direction from now on; None: from the base again."""
-        self.origin = self.base if direction is None else [b + d for b, d in zip(self.base, direction)]
+        self.origin = self.base if direction is None else [b + d for b, d in zip(self.base, direction, strict=False)]
 
     @torch.no_grad()
     def home(self) -> None:
         """Put the original weights back."""
-        for p, b in zip(self.parameters, self.base):
+        for p, b in zip(self.parameters, self.base, strict=False):
             p.copy_(b)
 
     @torch.no_grad()
     def move(self, direction: Sequence[Tensor], t: float) -> None:
         """Set the weights to origin + t * direction."""
-        for p, b, d in zip(self.parameters, self.origin, direction):
+        for p, b, d in zip(self.parameters, self.origin, direction, strict=False):
             p.copy_(b + t * d)
 
     @torch.no_grad()
@@ -88,4 +88,6 @@ class WeightSpace:
         with torch.enable_grad():
             value = loss()
             grads = torch.autograd.grad(value, self.parameters, allow_unused=True)
-        return float(value.detach()), [torch.zeros_like(p) if g is None else g for g, p in zip(grads, self.parameters)]
+        return float(value.detach()), [
+            torch.zeros_like(p) if g is None else g for g, p in zip(grads, self.parameters, strict=False)
+        ]

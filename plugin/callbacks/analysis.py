@@ -98,16 +98,26 @@ class Analysis(Callback):
         if missing:
             _log.warning(
                 "--analyze: no time for %s within %g %% of the training time; raise --analyze-budget",
-                ", ".join(missing), self._allowance.percent,
-            )  # fmt: skip
+                ", ".join(missing),
+                self._allowance.percent,
+            )
 
     def _protocol(self, state: TrainState, values: Values) -> Protocol:
         """Small, so that it is repeated often; plugin.analyze takes more of everything."""
         return Protocol(
-            eps=values.eps, beta=values.beta, fused=state.config.loss_fusion, probe=2, budget=300, single_weights=2,
-            random_lines=1, weight_lines=False, images=20, step=min(0.01, state.config.eps / 10),
-            learning_rate=values.lr, seed=state.config.seed,
-        )  # fmt: skip
+            eps=values.eps,
+            beta=values.beta,
+            fused=state.config.loss_fusion,
+            probe=2,
+            budget=300,
+            single_weights=2,
+            random_lines=1,
+            weight_lines=False,
+            images=20,
+            step=min(0.01, state.config.eps / 10),
+            learning_rate=values.lr,
+            seed=state.config.seed,
+        )
 
     def _probe(self, state: TrainState, images: int) -> tuple[Tensor, Tensor]:
         """Evenly spaced images of the training set (parts of it are sorted by class), and their classes."""
@@ -149,16 +159,26 @@ class Analysis(Callback):
         record: dict[str, Any] = {}
         with self._measuring(state):
             try:
-                record = measure(name, state.model, state.method, x, y, protocol, step=self._last_step(state), bounding=state.bounding)
+                record = measure(
+                    name, state.model, state.method, x, y, protocol, step=self._last_step(state), bounding=state.bounding
+                )
                 self._show(name, record, state, protocol)
             except (UserError, ValueError) as problem:  # a loss that is infinite somewhere is no reason to stop
                 _log.warning("epoch %d, %s was not measured: %s", state.epoch, name, problem)
         self._measured[name], self._costs[name] = state.epoch, self._allowance.last
         kept = {key: value for key, value in record.items() if not isinstance(value, list)}
         self._lines.append(
-            {"epoch": state.epoch, "step": state.step, "measurement": name, "eps": values.eps, "beta": values.beta,
-             **kept, "seconds": self._allowance.last, "seconds_so_far": self._allowance.spent}
-        )  # fmt: skip
+            {
+                "epoch": state.epoch,
+                "step": state.step,
+                "measurement": name,
+                "eps": values.eps,
+                "beta": values.beta,
+                **kept,
+                "seconds": self._allowance.last,
+                "seconds_so_far": self._allowance.spent,
+            }
+        )
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
 
     def _last_step(self, state: TrainState) -> list[Tensor] | None:
@@ -166,7 +186,7 @@ class Analysis(Callback):
         if self._before is None:
             return None
         now = [p.detach() for p in state.model.parameters() if p.requires_grad]
-        return [after - before for after, before in zip(now, self._before)]
+        return [after - before for after, before in zip(now, self._before, strict=False)]
 
     def _show(self, name: str, record: Mapping[str, Any], state: TrainState, protocol: Protocol) -> None:
         scalars = {f"{name}/{key}": record[key] for key in _SCALARS[name]}
@@ -180,7 +200,7 @@ class Analysis(Callback):
                 self._board.writer.add_figure("continuity/loss_along_a_line", picture, state.epoch, close=False)
             elif name == "sensitivity":
                 probe = protocol.certified_loss(state.model, state.method, *self._probe(state, protocol.images))
-                for parameter, slopes in zip(probe.names, weight_slopes(probe.loss, probe.parameters)):
+                for parameter, slopes in zip(probe.names, weight_slopes(probe.loss, probe.parameters), strict=False):
                     self._board.writer.add_histogram(f"slopes/{parameter}", slopes, state.epoch)
 
     def _write(self, scalars: Mapping[str, float], epoch: int) -> None:

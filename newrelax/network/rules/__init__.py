@@ -4,5 +4,10 @@ from newrelax.network.operators.rule import Rule
 from newrelax.network.rules import activations, arithmetic, composed, movers, pooling, weighted
 
 BUILTIN_RULES: tuple[Rule, ...] = (
-    *weighted.RULES, *arithmetic.RULES, *activations.RULES, *pooling.RULES, *movers.RULES, *composed.RULES,
-)  # fmt: skip
+    *weighted.RULES,
+    *arithmetic.RULES,
+    *activations.RULES,
+    *pooling.RULES,
+    *movers.RULES,
+    *composed.RULES,
+)

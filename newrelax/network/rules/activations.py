@@ -44,10 +44,16 @@ def hardtanh(build: Builder, x: Traced, low: Any = 0.0, high: Any = 6.0) -> Trac
 
 
 @operator(
-    "aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default", "aten.clip.Tensor", "aten.clamp_min.default",
-    "aten.clamp_min.Tensor", "aten.clamp_max.default", "aten.clamp_max.Tensor",
+    "aten.clamp.default",
+    "aten.clamp.Tensor",
+    "aten.clip.default",
+    "aten.clip.Tensor",
+    "aten.clamp_min.default",
+    "aten.clamp_min.Tensor",
+    "aten.clamp_max.default",
+    "aten.clamp_max.Tensor",
     bounded="through ReLUs",
-)  # fmt: skip
+)
 def clamp(build: Builder, x: Traced, low: Any = None, high: Any = None) -> Traced:
     """x between two limits, either of which may be left out."""
     if "clamp_max" in build.site.operator:
@@ -127,11 +133,22 @@ def _smooth(name: str, activation: act.Activation) -> Rule:
 SMOOTH = tuple(
     _smooth(f"aten.{name}.default", activation)
     for name, activation in {
-        "sigmoid": act.SIGMOID, "tanh": act.TANH, "silu": act.SILU, "mish": act.MISH, "exp": act.EXP, "sqrt": act.SQRT,
-        "log": act.LOG, "reciprocal": act.RECIPROCAL, "rsqrt": act.RSQRT, "erf": act.ERF, "atan": act.ATAN,
-        "square": act.SQUARE, "sin": act.SIN, "cos": act.COS,
+        "sigmoid": act.SIGMOID,
+        "tanh": act.TANH,
+        "silu": act.SILU,
+        "mish": act.MISH,
+        "exp": act.EXP,
+        "sqrt": act.SQRT,
+        "log": act.LOG,
+        "reciprocal": act.RECIPROCAL,
+        "rsqrt": act.RSQRT,
+        "erf": act.ERF,
+        "atan": act.ATAN,
+        "square": act.SQUARE,
+        "sin": act.SIN,
+        "cos": act.COS,
     }.items()
-)  # fmt: skip
+)
 
 
 @operator("aten.gelu.default", bounded="lines")
@@ -169,6 +186,21 @@ def softplus(build: Builder, x: Traced, beta: Any = 1, threshold: Any = 20) -> T
 
 
 RULES = (
-    relu, leaky_relu, prelu, hardtanh, clamp, absolute, hardsigmoid, softshrink, threshold, maximum, minimum, *SMOOTH, gelu,
-    elu, celu, selu, softplus,
-)  # fmt: skip
+    relu,
+    leaky_relu,
+    prelu,
+    hardtanh,
+    clamp,
+    absolute,
+    hardsigmoid,
+    softshrink,
+    threshold,
+    maximum,
+    minimum,
+    *SMOOTH,
+    gelu,
+    elu,
+    celu,
+    selu,
+    softplus,
+)

@@ -74,9 +74,16 @@ def group_norm(
 
 @composed("aten.instance_norm.default")
 def instance_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None, use_input: bool,
-    momentum: float, eps: float, cudnn: bool,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    use_input: bool,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
+) -> Tensor:
     """As layer norm, over each channel's image; or with running statistics."""
     shape = (-1, *[1] * (x.ndim - 2))
     if use_input or mean is None or variance is None:
@@ -97,9 +104,16 @@ def rms_norm(x: Tensor, shape: list[int], weight: Tensor | None = None, eps: flo
 
 @composed("aten.scaled_dot_product_attention.default")
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False,
-    *, scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """softmax(QKᵀ·scale + mask)·V."""
     scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if causal:
@@ -251,7 +265,32 @@ def distances(x: Tensor, y: Tensor, p: float = 2, mode: int | None = None) -> Te
 
 
 RULES = (
-    softmax, log_softmax, logsumexp, layer_norm, group_norm, instance_norm, rms_norm, attention, hardswish, glu, log_sigmoid,
-    expm1, log1p, addcdiv, lerp, variance, deviation, vector_norm, variance_and_mean, logaddexp, exp2, log2, log10, power_of,
-    power_by, bilinear, product, distances,
-)  # fmt: skip
+    softmax,
+    log_softmax,
+    logsumexp,
+    layer_norm,
+    group_norm,
+    instance_norm,
+    rms_norm,
+    attention,
+    hardswish,
+    glu,
+    log_sigmoid,
+    expm1,
+    log1p,
+    addcdiv,
+    lerp,
+    variance,
+    deviation,
+    vector_norm,
+    variance_and_mean,
+    logaddexp,
+    exp2,
+    log2,
+    log10,
+    power_of,
+    power_by,
+    bilinear,
+    product,
+    distances,
+)

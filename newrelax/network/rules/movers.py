@@ -17,11 +17,18 @@ aten = torch.ops.aten
 
 
 @operator(
-    "aten.view.default", "aten.view_as.default", "aten.reshape.default", "aten._unsafe_view.default",
+    "aten.view.default",
+    "aten.view_as.default",
+    "aten.reshape.default",
+    "aten._unsafe_view.default",
     "aten.flatten.using_ints",
-    "aten.unflatten.int", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default", "aten.unsqueeze.default",
+    "aten.unflatten.int",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+    "aten.squeeze.default",
+    "aten.unsqueeze.default",
     bounded="exact affine",
-)  # fmt: skip
+)
 def reshape(build: Builder, x: Traced, *arguments: Any) -> Traced:
     """The same features in another shape."""
     if x.layout.is_plain and build.layout.is_plain:
@@ -32,13 +39,23 @@ def reshape(build: Builder, x: Traced, *arguments: Any) -> Traced:
 
 
 @operator(
-    "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default",
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.alias.default",
+    "aten.detach.default",
     "aten.lift_fresh_copy.default",
-    "aten._to_copy.default", "aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.type_as.default",
-    "aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default", "aten.feature_alpha_dropout.default",
+    "aten._to_copy.default",
+    "aten.to.dtype",
+    "aten.to.dtype_layout",
+    "aten.to.device",
+    "aten.type_as.default",
+    "aten.dropout.default",
+    "aten.feature_dropout.default",
+    "aten.alpha_dropout.default",
+    "aten.feature_alpha_dropout.default",
     "aten._assert_tensor_metadata.default",
     bounded="exact affine",
-)  # fmt: skip
+)
 def identity(build: Builder, x: Traced, *arguments: Any) -> Traced:
     """The features as they are (dropout in evaluation mode, copies)."""
     if build.site.operator.endswith("dropout.default") and arguments[-1]:
@@ -57,9 +74,12 @@ def _mover(*names: str, injective: bool = True, dims: int | None = None) -> Rule
         axis = arguments[dims] if dims is not None else None
         channels = axis in (1, -3) and len(x.shape) == 3 and x.layout.is_plain
         found = build.call(
-            lambda n, value: call(value, *resolve(arguments, n)), x,
-            pointwise=True, injective=injective, channelwise=channels,
-        )  # fmt: skip
+            lambda n, value: call(value, *resolve(arguments, n)),
+            x,
+            pointwise=True,
+            injective=injective,
+            channelwise=channels,
+        )
         return found.at_least(min(x.floor, 0.0) if "tri" in build.site.operator or "im2col" in build.site.operator else x.floor)
 
     return Rule(names, "exact affine", move)
@@ -80,22 +100,51 @@ def overload(name: str) -> Callable[..., Tensor]:
 
 
 MOVERS = _mover(
-    "aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.swapaxes.default", "aten.movedim.int",
-    "aten.movedim.intlist", "aten.select.int", "aten.narrow.default", "aten.flip.default", "aten.roll.default",
-    "aten.pixel_shuffle.default", "aten.pixel_unshuffle.default", "aten.channel_shuffle.default", "aten.numpy_T.default",
-    "aten.diagonal.default", "aten.tril.default", "aten.triu.default", "aten.rot90.default",
-    "aten.native_channel_shuffle.default", "aten.mT.default",
-)  # fmt: skip
+    "aten.permute.default",
+    "aten.transpose.int",
+    "aten.t.default",
+    "aten.swapaxes.default",
+    "aten.movedim.int",
+    "aten.movedim.intlist",
+    "aten.select.int",
+    "aten.narrow.default",
+    "aten.flip.default",
+    "aten.roll.default",
+    "aten.pixel_shuffle.default",
+    "aten.pixel_unshuffle.default",
+    "aten.channel_shuffle.default",
+    "aten.numpy_T.default",
+    "aten.diagonal.default",
+    "aten.tril.default",
+    "aten.triu.default",
+    "aten.rot90.default",
+    "aten.native_channel_shuffle.default",
+    "aten.mT.default",
+)
 SLICES = _mover("aten.slice.Tensor", dims=0)
 COPIES = _mover(
-    "aten.expand.default", "aten.repeat.default", "aten.tile.default", "aten.index_select.default",
-    "aten.upsample_nearest1d.vec", "aten.upsample_nearest2d.vec", "aten.upsample_nearest3d.vec",
-    "aten.upsample_nearest1d.default", "aten.upsample_nearest2d.default", "aten.upsample_nearest3d.default",
-    "aten.reflection_pad1d.default", "aten.reflection_pad2d.default", "aten.reflection_pad3d.default",
-    "aten.replication_pad1d.default", "aten.replication_pad2d.default", "aten.replication_pad3d.default",
-    "aten.im2col.default", "aten.unfold.default", "aten.repeat_interleave.self_int", "aten.expand_as.default",
+    "aten.expand.default",
+    "aten.repeat.default",
+    "aten.tile.default",
+    "aten.index_select.default",
+    "aten.upsample_nearest1d.vec",
+    "aten.upsample_nearest2d.vec",
+    "aten.upsample_nearest3d.vec",
+    "aten.upsample_nearest1d.default",
+    "aten.upsample_nearest2d.default",
+    "aten.upsample_nearest3d.default",
+    "aten.reflection_pad1d.default",
+    "aten.reflection_pad2d.default",
+    "aten.reflection_pad3d.default",
+    "aten.replication_pad1d.default",
+    "aten.replication_pad2d.default",
+    "aten.replication_pad3d.default",
+    "aten.im2col.default",
+    "aten.unfold.default",
+    "aten.repeat_interleave.self_int",
+    "aten.expand_as.default",
     injective=False,
-)  # fmt: skip
+)
 
 
 @operator("aten.pad.default", "aten.constant_pad_nd.default", bounded="exact affine")
@@ -106,9 +155,13 @@ def pad(build: Builder, x: Traced, *arguments: Any) -> Traced:
         constant = False
     value = arguments[-1] or 0.0
     return build.call(
-        lambda n, part: call(part, *resolve(arguments, n)), x,
-        absolute=_zero_padded(call, arguments, constant), offset=bool(constant and value), pointwise=True, injective=constant,
-    )  # fmt: skip
+        lambda n, part: call(part, *resolve(arguments, n)),
+        x,
+        absolute=_zero_padded(call, arguments, constant),
+        offset=bool(constant and value),
+        pointwise=True,
+        injective=constant,
+    )
 
 
 def _zero_padded(call: Any, arguments: tuple[Any, ...], constant: bool) -> Any:
@@ -144,9 +197,13 @@ def masked_fill(build: Builder, x: Traced, mask: Tensor, value: Any) -> Traced:
         build.refuse("with a mask that depends on the input has no bounds here")
     constant = build.constant(value)
     found = build.call(
-        lambda n, part: torch.where(mask, constant, part), x,
-        absolute=lambda n, part: part.masked_fill(mask, 0.0), offset=True, pointwise=True, injective=True,
-    )  # fmt: skip
+        lambda n, part: torch.where(mask, constant, part),
+        x,
+        absolute=lambda n, part: part.masked_fill(mask, 0.0),
+        offset=True,
+        pointwise=True,
+        injective=True,
+    )
     return found if isinstance(value, Tensor) else found.at_least(min(x.floor, value))
 
 
@@ -200,9 +257,13 @@ def _joined(build: Builder, parts: list[Any], dim: int, join: Any) -> Traced:
 
     zero = [None if constant is None else torch.zeros_like(constant) for constant in fixed]
     return build.call(
-        lambda n, *values: put(n, values, fixed), *traced, absolute=lambda n, *values: put(n, values, zero),
-        offset=len(traced) < len(parts), pointwise=len(traced) == 1, injective=len(traced) == 1,
-    )  # fmt: skip
+        lambda n, *values: put(n, values, fixed),
+        *traced,
+        absolute=lambda n, *values: put(n, values, zero),
+        offset=len(traced) < len(parts),
+        pointwise=len(traced) == 1,
+        injective=len(traced) == 1,
+    )
 
 
 @operator("aten.copy.default", bounded="exact affine")
@@ -243,9 +304,19 @@ def scatter(build: Builder, x: Any, source: Any, *arguments: Any) -> Traced:
     )
 
 
-@operator("aten.fill.Scalar", "aten.fill.Tensor", "aten.zeros_like.default", "aten.ones_like.default", "aten.full_like.default",
-          "aten.empty_like.default", "aten.new_zeros.default", "aten.new_ones.default", "aten.new_full.default",
-          "aten.new_empty.default", bounded="exact affine")  # fmt: skip
+@operator(
+    "aten.fill.Scalar",
+    "aten.fill.Tensor",
+    "aten.zeros_like.default",
+    "aten.ones_like.default",
+    "aten.full_like.default",
+    "aten.empty_like.default",
+    "aten.new_zeros.default",
+    "aten.new_ones.default",
+    "aten.new_full.default",
+    "aten.new_empty.default",
+    bounded="exact affine",
+)
 def filled(build: Builder, x: Any, *arguments: Any) -> Tensor:
     """A constant in the shape of a step."""
     name = build.site.operator
@@ -307,13 +378,25 @@ def _length(x: Traced, dim: int) -> int:
 
 
 @operator(
-    "aten.mean.dim", "aten.mean.default", "aten.sum.dim_IntList", "aten.sum.default", "aten.cumsum.default",
-    "aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool3d.default",
-    "aten._adaptive_avg_pool2d.default", "aten._adaptive_avg_pool3d.default", "aten.col2im.default",
-    "aten.upsample_bilinear2d.vec", "aten.upsample_linear1d.vec", "aten.upsample_trilinear3d.vec",
-    "aten.upsample_bilinear2d.default", "aten.upsample_linear1d.default", "aten.upsample_trilinear3d.default",
+    "aten.mean.dim",
+    "aten.mean.default",
+    "aten.sum.dim_IntList",
+    "aten.sum.default",
+    "aten.cumsum.default",
+    "aten.adaptive_avg_pool1d.default",
+    "aten.adaptive_avg_pool2d.default",
+    "aten.adaptive_avg_pool3d.default",
+    "aten._adaptive_avg_pool2d.default",
+    "aten._adaptive_avg_pool3d.default",
+    "aten.col2im.default",
+    "aten.upsample_bilinear2d.vec",
+    "aten.upsample_linear1d.vec",
+    "aten.upsample_trilinear3d.vec",
+    "aten.upsample_bilinear2d.default",
+    "aten.upsample_linear1d.default",
+    "aten.upsample_trilinear3d.default",
     bounded="exact affine",
-)  # fmt: skip
+)
 def total(build: Builder, x: Traced, *arguments: Any) -> Traced:
     """Sums, means and interpolations over features."""
     if not isinstance(x, Traced) or is_traced(*arguments):
@@ -326,6 +409,23 @@ def total(build: Builder, x: Traced, *arguments: Any) -> Traced:
 
 
 RULES = (
-    reshape, identity, MOVERS, SLICES, COPIES, pad, index, gather, masked_fill, where, concatenate, stack, copy, scatter,
-    filled, split, chunk, unbind, total,
-)  # fmt: skip
+    reshape,
+    identity,
+    MOVERS,
+    SLICES,
+    COPIES,
+    pad,
+    index,
+    gather,
+    masked_fill,
+    where,
+    concatenate,
+    stack,
+    copy,
+    scatter,
+    filled,
+    split,
+    chunk,
+    unbind,
+    total,
+)

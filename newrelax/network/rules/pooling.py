@@ -24,9 +24,15 @@ def _tuple(value: Any, count: int, default: tuple[int, ...] | None = None) -> tu
 
 @operator("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default", bounded="exact affine")
 def average_pool(
-    build: Builder, x: Traced, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor: int | None = None,
-) -> Traced:  # fmt: skip
+    build: Builder,
+    x: Traced,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Traced:
     """Means over windows."""
     count = int(build.site.operator[len("aten.avg_pool")])
     kernel = _tuple(kernel, count)

@@ -27,9 +27,11 @@ def linear(build: Builder, x: Traced, weight: Tensor, bias: Tensor | None) -> Tr
     if len(x.shape) == 1 and x.layout.is_plain:
         return build.step(Linear(weight, bias), x)
     return build.call(
-        lambda n, value: aten.linear(value, weight, bias), x,
-        absolute=lambda n, value: aten.linear(value, weight.abs()), offset=bias is not None,
-    )  # fmt: skip
+        lambda n, value: aten.linear(value, weight, bias),
+        x,
+        absolute=lambda n, value: aten.linear(value, weight.abs()),
+        offset=bias is not None,
+    )
 
 
 @operator("aten.addmm.default", bounded="exact affine")
@@ -40,9 +42,11 @@ def addmm(build: Builder, bias: Tensor, x: Traced, weight: Tensor, beta: float, 
     if x.layout.is_plain and bias.ndim == 1 and beta == alpha == 1:
         return build.step(Linear(weight.t(), bias), x)
     return build.call(
-        lambda n, value: aten.addmm(bias, value, weight, beta=beta, alpha=alpha), x,
-        absolute=lambda n, value: (value @ weight.abs()) * abs(alpha), offset=True,
-    )  # fmt: skip
+        lambda n, value: aten.addmm(bias, value, weight, beta=beta, alpha=alpha),
+        x,
+        absolute=lambda n, value: (value @ weight.abs()) * abs(alpha),
+        offset=True,
+    )
 
 
 @operator("aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default", bounded="planes")
@@ -103,9 +107,11 @@ def _contraction(build: Builder, equation: str, operands: list[Any]) -> Traced:
     terms = inputs.split(",")
     letters = output + "".join(dict.fromkeys(c for c in inputs if c != "," and c not in output))
     sizes = {
-        c: n for term, part in zip(terms, operands, strict=True) if isinstance(part, Traced)
+        c: n
+        for term, part in zip(terms, operands, strict=True)
+        if isinstance(part, Traced)
         for c, n in zip(term, part.layout.sizes(part.shape), strict=True)
-    }  # fmt: skip
+    }
     for term, part in zip(terms, operands, strict=True):
         if isinstance(part, Tensor):
             sizes |= {c: n for c, n in zip(term, part.shape, strict=True) if n > sizes.get(c, 0)}
@@ -195,15 +201,25 @@ def padded_convolution(
 
 @operator("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input", bounded="exact affine")
 def transposed_convolution(
-    build: Builder, x: Traced, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, output_padding: Any,
-    groups: int, dilation: Any,
-) -> Traced:  # fmt: skip
+    build: Builder,
+    x: Traced,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> Traced:
     """A transposed convolution over one, two or three axes."""
     call = {1: aten.conv_transpose1d, 2: aten.conv_transpose2d, 3: aten.conv_transpose3d}[weight.ndim - 2]
     return _with_weights(
-        build, lambda value, weight, bias: call(value, weight, bias, stride, padding, output_padding, groups, dilation),
-        x, weight, bias,
-    )  # fmt: skip
+        build,
+        lambda value, weight, bias: call(value, weight, bias, stride, padding, output_padding, groups, dilation),
+        x,
+        weight,
+        bias,
+    )
 
 
 def _with_weights(
@@ -212,16 +228,24 @@ def _with_weights(
     if is_traced(weight, bias):
         build.refuse("with weights that depend on the input has no bounds here")
     return build.call(
-        lambda n, value: call(value, weight, bias), x,
-        absolute=lambda n, value: call(value, weight.abs(), None), offset=bias is not None,
-    )  # fmt: skip
+        lambda n, value: call(value, weight, bias),
+        x,
+        absolute=lambda n, value: call(value, weight.abs(), None),
+        offset=bias is not None,
+    )
 
 
 @operator("aten._native_batch_norm_legit_no_training.default", bounded="exact affine")
 def batch_norm(
-    build: Builder, x: Traced, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, momentum: float,
+    build: Builder,
+    x: Traced,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
     eps: float,
-) -> tuple[Traced, None, None]:  # fmt: skip
+) -> tuple[Traced, None, None]:
     """Batch normalisation with running statistics, in training with those of the clean batch."""
     channels = x.layout.axis_of(1, x.shape)
     if channels is None:
@@ -235,9 +259,17 @@ def batch_norm(
 
 @operator("aten.batch_norm.default", bounded="exact affine")
 def batch_norm_call(
-    build: Builder, x: Traced, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, training: bool,
-    momentum: float, eps: float, cudnn: bool,
-) -> Traced:  # fmt: skip
+    build: Builder,
+    x: Traced,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
+) -> Traced:
     """Batch normalisation, as one call."""
     if training:
         build.refuse("uses the batch's own statistics: examples see each other, and nothing of one can be bounded alone")
@@ -246,5 +278,13 @@ def batch_norm_call(
 
 
 RULES = (
-    linear, addmm, matmul, einsum, convolution, padded_convolution, transposed_convolution, batch_norm, batch_norm_call,
-)  # fmt: skip
+    linear,
+    addmm,
+    matmul,
+    einsum,
+    convolution,
+    padded_convolution,
+    transposed_convolution,
+    batch_norm,
+    batch_norm_call,
+)
