@@ -3,7 +3,7 @@
 Everything is timed in one process, in turn, so that a drifting machine hits all sides alike: ratios are medians of the
 rounds' own ratios. A step is the training loop's: clean forward, bounds, κ = 1/2 loss, backward, Adam. "auto_LiRPA
 alone" is the same step with `BoundedModule.compute_bounds` instead of this project's passes, in a process like that of
-any script: this project's command lines keep the memory that tensors give back (`plugin.allocator`), it does not.
+any script: this project's command lines keep the memory that tensors give back (`plugin.process.allocator`), it does not.
 "Arithmetic alone" estimates the floor: the operations in the step's convolutions and matrix products, as their definitions
 count them, at the speed of a large matrix product in the same rounds.
 
@@ -29,12 +29,12 @@ from experiments.bench_size import size
 from experiments.bench_step import SHAPES, Case, Step, make_step, timed
 from newrelax.cli import run_command
 from newrelax.errors import UserError
-from plugin.allocator import keep_freed_memory
-from plugin.config import default_device
-from plugin.files import write_json
-from plugin.options import RADIUS
-from plugin.records import device_name, versions
-from plugin.run import check_device
+from plugin.fitting.run import check_device
+from plugin.process.allocator import keep_freed_memory
+from plugin.process.files import write_json
+from plugin.runs.folder import device_name, versions
+from plugin.settings.config import default_device
+from plugin.settings.options import RADIUS
 
 NATURAL = "natural"
 PLAIN = " plain"

@@ -11,9 +11,9 @@ import torch
 
 from experiments.bench_step import Case, Cost, cost
 from newrelax.errors import UserError
-from plugin.files import write_atomically, write_json
-from plugin.records import device_name, versions
-from plugin.run import check_device
+from plugin.fitting.run import check_device
+from plugin.process.files import write_atomically, write_json
+from plugin.runs.folder import device_name, versions
 
 METHODS = ("natural", "IBP", "CROWN-IBP", "CROWN-IBP+fusion", "CROWN", "DeepZ", "hBox")
 NETWORKS = (

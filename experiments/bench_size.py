@@ -21,10 +21,10 @@ from torch import nn
 
 from experiments.bench_step import Case, Cost, cost
 from newrelax.errors import UserError
-from plugin.config import default_device
-from plugin.files import write_atomically, write_json
-from plugin.records import device_name, versions
-from plugin.run import check_device
+from plugin.fitting.run import check_device
+from plugin.process.files import write_atomically, write_json
+from plugin.runs.folder import device_name, versions
+from plugin.settings.config import default_device
 
 METHODS = ("natural", "IBP", "CROWN-IBP+fusion", "CROWN-IBP", "hBox", "DeepZ", "CROWN")
 BASE = {"batch": 32, "width": 128, "depth": 4}

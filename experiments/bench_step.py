@@ -18,12 +18,12 @@ from torch.utils._pytree import tree_leaves
 from newrelax.bounds import BoundedNetwork
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin import models
-from plugin.capture import EAGER_STEPS
-from plugin.config import resolve
-from plugin.data import Dataset
-from plugin.loop import OBSERVE_EVERY, TrainState, train_step
-from plugin.schedule import Values
+from plugin.data.builtin import Dataset
+from plugin.models import build as models
+from plugin.settings.config import resolve
+from plugin.training.capture import EAGER_STEPS
+from plugin.training.loop import OBSERVE_EVERY, TrainState, train_step
+from plugin.training.schedule import Values
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "digits": (1, 8, 8)}
 VARIANTS = ("fusion", "only")

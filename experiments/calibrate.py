@@ -24,13 +24,13 @@ from tqdm import tqdm
 from experiments.paper import paper_figures
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin import models
 from plugin.analysis.measure import Protocol, measure
 from plugin.analysis.report import verdict
 from plugin.cli import invoke
-from plugin.data import Dataset, load
-from plugin.files import write_atomically, write_json
-from plugin.records import versions
+from plugin.data.builtin import Dataset, load
+from plugin.models import build as models
+from plugin.process.files import write_atomically, write_json
+from plugin.runs.folder import versions
 
 PROPERTIES = {"continuity": "continuous", "sensitivity": "insensitive"}
 """Measurement → the key of its verdict."""

@@ -19,17 +19,18 @@ from tqdm import tqdm
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from plugin import checkpoint, models
 from plugin.analysis import figures
 from plugin.analysis.measure import PARTS, Protocol, cost, measure
 from plugin.analysis.report import markdown, page
-from plugin.bounding import Bounding
+from plugin.certification.bounding import Bounding
 from plugin.cli import checked, invoke
-from plugin.config import DEFAULT_EPS
-from plugin.data import NAMES, Dataset, load
-from plugin.files import write_atomically, write_json
-from plugin.records import MODEL, RESULT, finished_result, read_config, read_json, versions
-from plugin.run import check_device, load_registry
+from plugin.data.builtin import NAMES, Dataset, load
+from plugin.fitting.run import check_device, load_registry
+from plugin.models import build as models
+from plugin.process.files import write_atomically, write_json
+from plugin.runs import checkpoint
+from plugin.runs.folder import MODEL, RESULT, finished_result, read_config, read_json, versions
+from plugin.settings.config import DEFAULT_EPS
 
 PAPER_METHODS = "IBP,hBox,CROWN,DeepZ,CROWN-IBP-R"
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -10,9 +10,9 @@ import click
 from newrelax.cli import run_command
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from plugin.allocator import keep_freed_memory
-from plugin.evaluation import UnsoundBounds, outside_counterexample
-from plugin.interrupt import Interrupted
+from plugin.certification.evaluation import UnsoundBounds, outside_counterexample
+from plugin.process.allocator import keep_freed_memory
+from plugin.process.interrupt import Interrupted
 
 UNSOUND = 1  # exit code
 

@@ -17,15 +17,16 @@ from newrelax.bounds import ENGINES
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from plugin import checkpoint, models
-from plugin.bounding import Bounding
+from plugin.certification.bounding import Bounding
+from plugin.certification.evaluation import ESTIMATE, Evaluation, certifying_method, evaluate
 from plugin.cli import checked, invoke
-from plugin.config import DEFAULT_EPS, Config
-from plugin.data import NAMES, Dataset, load
-from plugin.evaluation import ESTIMATE, Evaluation, certifying_method, evaluate
-from plugin.files import write_atomically
-from plugin.records import CONFIG, MODEL, device_name, read_config, versions
-from plugin.run import check_device, load_registry
+from plugin.data.builtin import NAMES, Dataset, load
+from plugin.fitting.run import check_device, load_registry
+from plugin.models import build as models
+from plugin.process.files import write_atomically
+from plugin.runs import checkpoint
+from plugin.runs.folder import CONFIG, MODEL, device_name, read_config, versions
+from plugin.settings.config import DEFAULT_EPS, Config
 
 DEFAULT_METHOD = "CROWN-IBP-R"
 

@@ -15,16 +15,17 @@ import click
 from newrelax.bounds import ENGINES
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin import checkpoint, data
 from plugin.cli import invoke
-from plugin.config import OPTIMIZERS, Config, PluginFile, default_device, resolve
-from plugin.distributed import connect
-from plugin.interrupt import StopRequest
-from plugin.options import FLOATS, PAIR, RADIUS
-from plugin.outcome import table
-from plugin.records import RunFolder, finished_result, holds_run, read_config, refuse_held
-from plugin.run import load_registry, prepare, run, train_along
-from plugin.world import World
+from plugin.data import builtin as data
+from plugin.fitting.outcome import table
+from plugin.fitting.run import load_registry, prepare, run, train_along
+from plugin.process.distributed import connect
+from plugin.process.interrupt import StopRequest
+from plugin.process.world import World
+from plugin.runs import checkpoint
+from plugin.runs.folder import RunFolder, finished_result, holds_run, read_config, refuse_held
+from plugin.settings.config import OPTIMIZERS, Config, PluginFile, default_device, resolve
+from plugin.settings.options import FLOATS, PAIR, RADIUS
 
 # What a resumed run may do differently: none of it changes what is computed.
 _FREE_ON_RESUME = ("device", "data_dir", "checkpoint_every", "analyze", "analyze_every", "analyze_budget")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from plugin import data
+from plugin.data import builtin as data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from plugin.allocator import keep_freed_memory
+from plugin.process.allocator import keep_freed_memory
 
 PROGRAM = """
 import resource, sys, numpy
-from plugin.allocator import keep_freed_memory
+from plugin.process.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

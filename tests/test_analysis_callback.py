@@ -15,8 +15,8 @@ from plugin.analysis.measure import Protocol
 from plugin.callbacks.analysis import ORDER, RECORDS, Analysis
 from plugin.callbacks.base import Callback, EpochInfo
 from plugin.callbacks.tensorboard import TensorBoard
-from plugin.loop import TrainState, train
-from plugin.schedule import Values
+from plugin.training.loop import TrainState, train
+from plugin.training.schedule import Values
 from tests.test_train_cli import events
 from tests.tiny_runs import assert_same_run, tiny_config, tiny_state, train_cli
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.bounds import box
-from plugin import models
-from plugin.attacks import pgd, worst_margin
-from plugin.data import Dataset
+from plugin.certification.attacks import pgd, worst_margin
+from plugin.data.builtin import Dataset
+from plugin.models import build as models
 
 
 @pytest.fixture

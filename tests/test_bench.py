@@ -13,7 +13,7 @@ from experiments import bench, bench_gpu, bench_size, bench_step
 from experiments.bench_gpu import NETWORKS
 from experiments.bench_step import Case, Cost, cost, make_step, training_state
 from newrelax.errors import UserError
-from plugin.loop import train_step
+from plugin.training.loop import train_step
 
 TINY = ["--model", "CONV", "--shape", "digits", "--batch-size", "4", "--repeat", "2", "--device", "cpu"]
 CPU = torch.device("cpu")

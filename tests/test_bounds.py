@@ -17,7 +17,7 @@ from newrelax.lirpa import bridge as lirpa
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
 from newrelax.relaxations.base import relaxation
-from plugin import models
+from plugin.models import build as models
 from tests.nets import NETS, batch, make
 
 REGISTRY = Registry.load()

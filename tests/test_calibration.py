@@ -13,8 +13,8 @@ from plugin.analysis.continuity import continuity
 from plugin.analysis.directions import weight_direction
 from plugin.analysis.measure import Protocol, measure
 from plugin.analysis.network import CertifiedLoss
-from plugin.data import Dataset, load
-from plugin.loop import train
+from plugin.data.builtin import Dataset, load
+from plugin.training.loop import train
 from tests.calls import invoke
 from tests.tiny_runs import tiny_state
 

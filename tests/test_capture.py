@@ -14,10 +14,10 @@ from torch import nn
 
 from newrelax.errors import UserError
 from plugin.callbacks import Callback, EpochInfo
-from plugin.capture import EAGER_STEPS, CapturedSteps, Rerun
-from plugin.loop import TrainState, train
-from plugin.run import prepare
-from plugin.world import World
+from plugin.fitting.run import prepare
+from plugin.process.world import World
+from plugin.training.capture import EAGER_STEPS, CapturedSteps, Rerun
+from plugin.training.loop import TrainState, train
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import REGISTRY, assert_same_run, tiny_config, tiny_state, train_cli
 
@@ -162,7 +162,7 @@ def test_a_captured_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_step_that_asks_cannot_be_recorded() -> None:
     """In a process of its own: a recording that broke off may leave CUDA's random streams unusable."""
     program = """
-from plugin.loop import train
+from plugin.training.loop import train
 from tests.tiny_runs import tiny_state
 state = tiny_state("IBP", device="cuda", capture=True, epochs=8)
 original = state.objective.net.bounds

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-import plugin.loop
+import plugin.training.loop
 from newrelax.errors import UserError
-from plugin import checkpoint, files
-from plugin.interrupt import StopRequest
-from plugin.loop import train
+from plugin.process import files
+from plugin.process.interrupt import StopRequest
+from plugin.runs import checkpoint
 from plugin.train import main
+from plugin.training.loop import train
 from tests.tiny_runs import TINY, assert_same_run, tiny_state, train_cli
 
 STEPS = 12  # of a TINY run
@@ -32,14 +33,14 @@ class Killed(BaseException):
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
     """Calls ``action`` instead of the step ``number`` (counted from 0 over the whole run)."""
-    original = plugin.loop.train_step
+    original = plugin.training.loop.train_step
 
     def step(state: Any, *args: Any) -> Any:
         if state.step == number:
             action()
         return original(state, *args)
 
-    monkeypatch.setattr(plugin.loop, "train_step", step)
+    monkeypatch.setattr(plugin.training.loop, "train_step", step)
 
 
 def kill() -> None:
@@ -141,10 +142,10 @@ def test_killed_between_a_metrics_line_and_its_checkpoint(
 # Slowed down, so that there is time to strike in the middle however busy the machine is.
 SLOW_TRAINER = """
 import sys, time
-import plugin.loop
+import plugin.training.loop
 from plugin.train import main
-step = plugin.loop.train_step
-plugin.loop.train_step = lambda *arguments: (time.sleep(0.1), step(*arguments))[1]
+step = plugin.training.loop.train_step
+plugin.training.loop.train_step = lambda *arguments: (time.sleep(0.1), step(*arguments))[1]
 sys.exit(main())
 """
 
@@ -209,7 +210,7 @@ def test_signal_during_the_evaluation(
     undisturbed: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("plugin.run.conclude", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("plugin.fitting.run.conclude", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         train_cli(tmp_path / "run", "--method", "IBP", code=143)
     assert not (tmp_path / "run" / "result.json").exists()
     train_cli(tmp_path / "run", "--resume")
@@ -321,12 +322,12 @@ def test_no_space_left(
 def test_nan_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = plugin.loop.train_step
+    original = plugin.training.loop.train_step
 
     def step(state: Any, x: torch.Tensor, *args: Any) -> Any:
         return original(state, x * float("nan") if state.step == 7 else x, *args)
 
-    monkeypatch.setattr(plugin.loop, "train_step", step)
+    monkeypatch.setattr(plugin.training.loop, "train_step", step)
     train_cli(tmp_path / "run", "--method", "IBP", code=2)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: step 7 (epoch 3): the loss or its gradient is not finite; first offending layer: ")

@@ -8,7 +8,7 @@ import pytest
 
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin.config import Config, PluginFile, resolve
+from plugin.settings.config import Config, PluginFile, resolve
 
 REGISTRY = Registry.load()
 

@@ -20,7 +20,7 @@ from torchvision.datasets import CIFAR10, SVHN, FashionMNIST
 from torchvision.datasets import utils as download_utils
 
 from newrelax.errors import UserError
-from plugin import data
+from plugin.data import builtin as data
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from torch import nn
 from newrelax.bounds import BoundedNetwork
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin.distributed import ProcessWorld, agree_on_round, connect, process_device
-from plugin.losses import Objective
-from plugin.schedule import Values
-from plugin.world import World
+from plugin.process.distributed import ProcessWorld, agree_on_round, connect, process_device
+from plugin.process.world import World
+from plugin.training.losses import Objective
+from plugin.training.schedule import Values
 
 SIZE = 2
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["plugin.distributed", "plugin.losses"])
+CONTEXT.set_forkserver_preload(["plugin.process.distributed", "plugin.training.losses"])
 
 
 def in_processes(task, tmp_path, size=SIZE):

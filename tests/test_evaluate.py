@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from newrelax.bounds import BoundedNetwork, MarginBounds, box, other_classes
 from newrelax.errors import UserError
 from newrelax.registry import Registry
-from plugin import models
-from plugin.attacks import pgd
-from plugin.data import Dataset, load
+from plugin.certification.attacks import pgd
+from plugin.certification.evaluation import Evaluation, UnsoundBounds, certifying_method, evaluate
+from plugin.data.builtin import Dataset, load
 from plugin.evaluate import main as evaluate_command
 from plugin.evaluate import write_output
-from plugin.evaluation import Evaluation, UnsoundBounds, certifying_method, evaluate
+from plugin.models import build as models
 from plugin.train import main as train
 
 REGISTRY = Registry.load()

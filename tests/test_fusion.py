@@ -13,7 +13,7 @@ from newrelax.bounds import ENGINES, BoundedNetwork, LossBounds, box, can_fuse, 
 from newrelax.errors import UserError
 from newrelax.propagations.fusion import _mean_exp, fused_cross_entropy
 from newrelax.registry import Registry
-from plugin.attacks import pgd
+from plugin.certification.attacks import pgd
 from tests.nets import NETS, batch, make
 
 REGISTRY = Registry.load()

@@ -12,13 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from newrelax.bounds import box, certify
-from plugin.attacks import pgd, worst_margin
 from plugin.callbacks import Callback, EpochInfo, StepInfo
-from plugin.capture import CapturedSteps, Rerun
-from plugin.finite import NonFiniteLoss
-from plugin.loop import OBSERVE_EVERY, TrainState, train, train_step
-from plugin.losses import certified_loss, l1_norm
-from plugin.schedule import Values
+from plugin.certification.attacks import pgd, worst_margin
+from plugin.training.capture import CapturedSteps, Rerun
+from plugin.training.finite import NonFiniteLoss
+from plugin.training.loop import OBSERVE_EVERY, TrainState, train, train_step
+from plugin.training.losses import certified_loss, l1_norm
+from plugin.training.schedule import Values
 from tests.tiny_runs import tiny_state
 
 METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R", "CROWN-IBP fused"]

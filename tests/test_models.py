@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from newrelax.errors import UserError
-from plugin import models
-from plugin.data import Dataset
+from plugin.data.builtin import Dataset
+from plugin.models import build as models
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "oblong": (2, 20, 12)}
 

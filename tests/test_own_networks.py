@@ -11,7 +11,7 @@ import torch
 from newrelax.bounds import BoundedNetwork, box
 from newrelax.registry import Registry
 from plugin import analyze, evaluate, train
-from plugin.losses import certified_loss
+from plugin.training.losses import certified_loss
 from tests import own_networks
 
 NETWORKS = ["dropout", "leaky_relu", "max_pool", "layer_norm", "tanh", "batch_norm", "weight_norm"]

@@ -3,7 +3,7 @@
 import io
 
 from plugin.callbacks.progress import Progress
-from plugin.loop import train
+from plugin.training.loop import train
 from tests.tiny_runs import tiny_state
 
 

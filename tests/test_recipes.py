@@ -3,7 +3,7 @@
 import pytest
 
 from newrelax.registry import Registry
-from plugin.recipes import Recipe, find_recipe
+from plugin.training.recipes import Recipe, find_recipe
 
 REGISTRY = Registry.load()
 

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from newrelax.registry import Registry
-from plugin.config import resolve
-from plugin.schedule import Schedule
+from plugin.settings.config import resolve
+from plugin.training.schedule import Schedule
 
 PAPER = Schedule(
     warmup=10, ramp=100, eps=(0.0, 0.3), kappa=(1.0, 0.0), beta=(1.0, 0.0), lr=1e-3, lr_decay=0.1, milestones=(130, 190)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import plugin.loop
+import plugin.training.loop
 from newrelax.errors import UserError
 from plugin.callbacks.tensorboard import TensorBoard
-from plugin.loop import train
 from plugin.train import main
+from plugin.training.loop import train
 from tests.tiny_runs import TINY, tiny_state, train_cli
 
 SOUND_PLUGIN = """
@@ -410,18 +410,18 @@ def test_damaged_config(finished: Callable[[str], Path], tmp_path: Path, capsys:
 def test_plugin_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     plugin_file, folder = tmp_path / "mine.py", tmp_path / "run"
     plugin_file.write_text(SOUND_PLUGIN)
-    original = plugin.loop.train_step
+    original = plugin.training.loop.train_step
 
     class Killed(BaseException):
         pass
 
-    def step(state: plugin.loop.TrainState, *args: object) -> object:
+    def step(state: plugin.training.loop.TrainState, *args: object) -> object:
         if state.step == 7:
             raise Killed
         return original(state, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(plugin.loop, "train_step", step)
+        patch.setattr(plugin.training.loop, "train_step", step)
         with pytest.raises(Killed):
             train_cli(folder, "--method", "Mine", "--plugin", str(plugin_file))
     # A file that changed in between would be another method; the same file is found by itself.

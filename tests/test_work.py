@@ -12,8 +12,8 @@ from torch import nn
 
 from newrelax.network import export
 from newrelax.propagations import base, linear_pass
-from plugin.loop import OBSERVE_EVERY, TrainState, train, train_step
-from plugin.schedule import Values
+from plugin.training.loop import OBSERVE_EVERY, TrainState, train, train_step
+from plugin.training.schedule import Values
 from tests.tiny_runs import tiny_state
 
 NEURONS = (256, 100)  # of CONV's ReLU layers on digits

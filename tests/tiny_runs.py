@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from newrelax.registry import Registry
-from plugin import data
-from plugin.config import Config, resolve
-from plugin.loop import TrainState
-from plugin.models import build
+from plugin.data import builtin as data
+from plugin.models.build import build
+from plugin.settings.config import Config, resolve
 from plugin.train import main
+from plugin.training.loop import TrainState
 
 REGISTRY = Registry.load()
 

@@ -21,9 +21,9 @@ from plugin.analysis.records import Continuity, Sensitivity, to_json
 from plugin.analysis.sensitivity import sensitivity
 from plugin.analysis.tightness import tightness
 from plugin.analysis.weights import WeightSpace
-from plugin.attacks import pgd
-from plugin.bounding import Bounding
-from plugin.classification import worst_margin
+from plugin.certification.attacks import pgd
+from plugin.certification.bounding import Bounding
+from plugin.certification.classification import worst_margin
 
 Tick = Callable[[int], None]
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from newrelax.bounds import MarginBounds, box, worst_logits
 from newrelax.methods.method import Method
 from plugin.analysis.weights import WeightSpace
-from plugin.bounding import Bounding
+from plugin.certification.bounding import Bounding
 
 STATEFUL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 """Modules that behave differently in training mode."""

@@ -20,9 +20,9 @@ from plugin.analysis.measure import Protocol, evaluations, measure
 from plugin.analysis.sensitivity import weight_slopes
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
 from plugin.callbacks.tensorboard import TensorBoard
-from plugin.files import no_space_is_user_error, write_atomically
-from plugin.loop import TrainState
-from plugin.schedule import Values
+from plugin.process.files import no_space_is_user_error, write_atomically
+from plugin.training.loop import TrainState
+from plugin.training.schedule import Values
 
 RECORDS = "analysis.jsonl"
 ORDER = ("tightness", "sensitivity", "continuity")

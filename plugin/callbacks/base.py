@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from plugin.loop import TrainState
-    from plugin.losses import Terms
-    from plugin.schedule import Values
+    from plugin.training.loop import TrainState
+    from plugin.training.losses import Terms
+    from plugin.training.schedule import Values
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plugin import checkpoint
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
-from plugin.loop import TrainState
+from plugin.runs import checkpoint
+from plugin.training.loop import TrainState
 
 
 class Checkpoints(Callback):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from plugin.callbacks.base import Callback, EpochInfo
-from plugin.loop import TrainState
-from plugin.records import RunFolder
+from plugin.runs.folder import RunFolder
+from plugin.training.loop import TrainState
 
 
 class Metrics(Callback):

@@ -8,7 +8,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
-from plugin.loop import TrainState
+from plugin.training.loop import TrainState
 
 # Plain lines are for log files: about this many per run are enough.
 PLAIN_LINES = 20

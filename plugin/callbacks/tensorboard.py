@@ -9,8 +9,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from plugin.callbacks.base import Callback, EpochInfo
-from plugin.files import no_space_is_user_error
-from plugin.loop import TrainState
+from plugin.process.files import no_space_is_user_error
+from plugin.training.loop import TrainState
 
 # Where a figure of EpochInfo.means is shown; the worst case's are added by kind.
 _TAGS = {

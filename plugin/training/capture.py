@@ -17,7 +17,7 @@ from torch import Tensor
 
 from newrelax.bounds import is_at
 from newrelax.errors import UserError
-from plugin.schedule import Values
+from plugin.training.schedule import Values
 
 # Steps of a kind that run as they are before it is recorded: libraries set themselves up in the first one.
 EAGER_STEPS = 2

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from newrelax.errors import UserError
 from newrelax.network.modes import evaluating
-from plugin.streams import seeded
+from plugin.process.streams import seeded
 
 Shape = tuple[int, int, int]
 NORMALIZE_KEYS = {"layers.0.mean": "mean", "layers.0.sigma": "std"}  # as published state dicts name them

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class World:
     """This process's place among ``size`` processes; only ``rank`` 0 writes files.
 
-    Here a single process, which has everything itself already; plugin.distributed connects several.
+    Here a single process, which has everything itself already; plugin.process.distributed connects several.
     """
 
     rank: int = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from plugin.config import Config
+    from plugin.settings.config import Config
 
 
 class Values(NamedTuple):

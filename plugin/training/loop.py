@@ -17,17 +17,17 @@ from newrelax.methods.method import Method
 from newrelax.network.operators.rule import Rule
 from newrelax.network.rules import BUILTIN_RULES
 from newrelax.propagations.base import Attack
-from plugin.bounding import Bounding
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
-from plugin.capture import CapturedSteps
-from plugin.config import Config
-from plugin.data import Dataset, batches
-from plugin.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
-from plugin.interrupt import Interrupted, StopRequest
-from plugin.losses import Objective, Terms
-from plugin.meter import Meter, StepSums
-from plugin.schedule import Schedule, Values
-from plugin.world import World
+from plugin.certification.bounding import Bounding
+from plugin.data.builtin import Dataset, batches
+from plugin.process.interrupt import Interrupted, StopRequest
+from plugin.process.world import World
+from plugin.settings.config import Config
+from plugin.training.capture import CapturedSteps
+from plugin.training.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
+from plugin.training.losses import Objective, Terms
+from plugin.training.meter import Meter, StepSums
+from plugin.training.schedule import Schedule, Values
 
 # What the loss does not need (crossing neurons, natural accuracy when κ = 0) is measured every so
 # many steps of an epoch, from its first on, which keeps its cost at a few percent.
@@ -231,7 +231,7 @@ class Taken(NamedTuple):
 
 
 def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: int | Tensor, observe: bool) -> Taken:
-    """The device's part of step ``number``: the same work for all steps of a kind (plugin.capture), no host in between.
+    """The device's part of step ``number``: the same work for all steps of a kind (plugin.training.capture), no host in between.
 
     The batch goes through in ``config.accumulate`` pieces whose gradients add up to the whole
     batch's; only batch norm sees the pieces.

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from newrelax.errors import UserError
-from plugin import checkpoint
-from plugin.config import Config
-from plugin.files import TEMPORARY_SUFFIX, no_space_is_user_error, write_atomically, write_json
+from plugin.process.files import TEMPORARY_SUFFIX, no_space_is_user_error, write_atomically, write_json
+from plugin.runs import checkpoint
+from plugin.settings.config import Config
 
 CONFIG, METRICS, RESULT, MODEL = "config.json", "metrics.jsonl", "result.json", "model.pt"
 

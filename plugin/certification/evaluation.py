@@ -12,11 +12,11 @@ from newrelax.errors import UserError
 from newrelax.methods.method import Method
 from newrelax.network.modes import evaluating
 from newrelax.registry import Registry
-from plugin.attacks import pgd
-from plugin.bounding import Bounding
-from plugin.classification import predictions as predicted
-from plugin.classification import worst_margin
-from plugin.streams import seeded
+from plugin.certification.attacks import pgd
+from plugin.certification.bounding import Bounding
+from plugin.certification.classification import predictions as predicted
+from plugin.certification.classification import worst_margin
+from plugin.process.streams import seeded
 
 ESTIMATE = "estimate, not sound"
 ATTACK_BATCH = 250

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plugin.losses import Measured, Terms
+from plugin.training.losses import Measured, Terms
 
 _SUMS = (
     "natural_loss",

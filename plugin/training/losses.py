@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from newrelax.bounds import BoundedNetwork, Clean, box, is_at, worst_logits
 from newrelax.methods.method import Method
 from newrelax.propagations.base import Attack
-from plugin.attacks import pgd
-from plugin.classification import cross_entropy, predictions
-from plugin.schedule import Values
+from plugin.certification.attacks import pgd
+from plugin.certification.classification import cross_entropy, predictions
+from plugin.training.schedule import Values
 
 
 class Measured(NamedTuple):

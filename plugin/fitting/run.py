@@ -13,22 +13,22 @@ from newrelax.checks.soundness import find_counterexample
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from plugin import checkpoint
 from plugin.callbacks.base import Callback
 from plugin.callbacks.checkpoint import Checkpoints
 from plugin.callbacks.metrics import Metrics
 from plugin.callbacks.progress import Progress
 from plugin.callbacks.tensorboard import TensorBoard
-from plugin.config import Config, PluginFile
-from plugin.data import load
-from plugin.distributed import process_device
-from plugin.evaluation import certifying_method
-from plugin.interrupt import Interrupted, StopRequest
-from plugin.loop import TrainState, train
-from plugin.models import build, load_weights
-from plugin.outcome import conclude
-from plugin.records import RunFolder
-from plugin.world import World
+from plugin.certification.evaluation import certifying_method
+from plugin.data.builtin import load
+from plugin.fitting.outcome import conclude
+from plugin.models.build import build, load_weights
+from plugin.process.distributed import process_device
+from plugin.process.interrupt import Interrupted, StopRequest
+from plugin.process.world import World
+from plugin.runs import checkpoint
+from plugin.runs.folder import RunFolder
+from plugin.settings.config import Config, PluginFile
+from plugin.training.loop import TrainState, train
 
 
 def load_registry(config: Config) -> Registry:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from newrelax.errors import UserError
-from plugin.files import write_atomically
-from plugin.loop import TrainState
+from plugin.process.files import write_atomically
+from plugin.training.loop import TrainState
 
 FILE_NAME = "checkpoint.pt"
 # The file is what torch.save wrote, then one line with this mark and the SHA-256 of all before it:
@@ -23,7 +23,7 @@ _TRAILER_LENGTH = len(MARK) + 65
 def save(path: Path, state: TrainState) -> None:
     """Writes the state of a run atomically, in the middle of an epoch too.
 
-    Raises plugin.finite.NonFiniteLoss instead of saving a run that went bad, and UserError when
+    Raises plugin.training.finite.NonFiniteLoss instead of saving a run that went bad, and UserError when
     the device is full; the checkpoint before stays in both cases.
     """
     state.check_finite()

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from newrelax.errors import UserError
-from plugin.world import World
+from plugin.process.world import World
 
 
 @dataclass(frozen=True)

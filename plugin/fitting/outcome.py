@@ -10,9 +10,9 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from newrelax.registry import Registry
-from plugin.evaluation import Evaluation, certifying_method, evaluate, outside_counterexample
-from plugin.loop import TrainState
-from plugin.records import device_name, versions
+from plugin.certification.evaluation import Evaluation, certifying_method, evaluate, outside_counterexample
+from plugin.runs.folder import device_name, versions
+from plugin.training.loop import TrainState
 
 
 def conclude(state: TrainState, registry: Registry, sound: bool) -> dict[str, object]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from newrelax.bounds import box
 from newrelax.errors import UserError
 from newrelax.propagations.base import Attack
-from plugin.losses import Objective
-from plugin.schedule import Values
+from plugin.training.losses import Objective
+from plugin.training.schedule import Values
 
 # How often a device that computes ahead of the host is asked; a CPU is asked every step.
 ACCELERATOR_INTERVAL = 20

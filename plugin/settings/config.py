@@ -17,8 +17,8 @@ import torch
 from newrelax.bounds import ENGINES, can_fuse
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
-from plugin import data
-from plugin.recipes import find_recipe
+from plugin.data import builtin as data
+from plugin.training.recipes import find_recipe
 
 DEFAULT_MODEL = {"digits": "CONV", "mnist": "CONV", "fashion-mnist": "CONV", "svhn": "CONV", "cifar10": "CONV+"}
 DEFAULT_EPS = {"digits": 0.1, "mnist": 0.3, "fashion-mnist": 0.3, "svhn": 8 / 255, "cifar10": 8 / 255}
@@ -51,7 +51,7 @@ class Config:
     pixel units; ``warmup``, ``ramp``, ``milestones`` and ``halve_every`` are in epochs and may be
     fractions. ``beta`` None: the method does not mix two bounds. ``loss_fusion``: train on the
     cross-entropy's own bound (newrelax.fusion); evaluation keeps to the margins. ``capture``:
-    replay steps as CUDA graphs (plugin.capture). ``engine``: whose passes compute bounds. ``scale`` is only the record of how the recipe's
+    replay steps as CUDA graphs (plugin.training.capture). ``engine``: whose passes compute bounds. ``scale`` is only the record of how the recipe's
     length was shortened. ``analyze_every`` is in epochs, ``analyze_budget`` in % of training time.
 
     Raises UserError when a value is out of its range.

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from newrelax.bounds import box
 from newrelax.network.modes import evaluating
-from plugin.classification import worst_margin
+from plugin.certification.classification import worst_margin
 
 
 def pgd(
