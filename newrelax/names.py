@@ -34,9 +34,14 @@ def read_spelling(spec: str) -> Spelling:
     return Spelling(name, params)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """What to raise for a name that is not among the known ones: the nearest, then all."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean …?" with the names most like it, or nothing where none is."""
     spelled = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(spelled[key] for key in close)}?" if close else ""
-    return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(spelled.values())})")
+    return f"; did you mean {' or '.join(spelled[key] for key in close)}?" if close else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """What to raise for a name that is not among the known ones: the nearest, then all."""
+    known = list(known)
+    return UserError(f"unknown {kind} {name!r}{nearest(name, known)} (known: {', '.join(known)})")
