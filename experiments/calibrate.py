@@ -14,23 +14,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
-import torch
+from pydantic import BeforeValidator
 from torch import nn
 from tqdm import tqdm
 
-from experiments.paper import paper_figures
+from experiments.reporting.calibration import Verdict, paper_cells, report
+from newrelax.cli import debug_option
+from newrelax.document import markdown
 from newrelax.errors import UserError
 from newrelax.registry import Registry
 from plugin.analysis.measure import Protocol, measure
-from plugin.analysis.report import verdict
+from plugin.analysis.probe import Analysed
 from plugin.cli import invoke
-from plugin.data.builtin import Dataset, load
-from plugin.models import build as models
+from plugin.data import Dataset, load
+from plugin.models.build import build
+from plugin.models.weights import load_weights
 from plugin.process.files import write_atomically, write_json
-from plugin.runs.folder import versions
+from plugin.runs.versions import versions
+from plugin.settings.options import options_of
+from plugin.settings.table import Table, setting
 
 PROPERTIES = {"continuity": "continuous", "sensitivity": "insensitive"}
 """Measurement → the key of its verdict."""
@@ -53,37 +58,10 @@ class Network:
         return cls(match[1], float(match[2]), match[3])
 
     def build(self, architecture: str, dataset: Dataset, seed: int) -> nn.Module:
-        model = models.build(architecture, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=seed)
+        model = build(architecture, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=seed)
         if self.weights is not None:
-            models.load_weights(model, Path(self.weights.replace("{seed}", str(seed))))
+            load_weights(model, Path(self.weights.replace("{seed}", str(seed))))
         return model.eval()
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One cell, measured: `value` None where too little was resolved, `expected` the paper's, `figures` what decided."""
-
-    network: str
-    seed: int
-    method: str
-    property: str
-    value: bool | None
-    expected: bool
-    figures: Mapping[str, float]
-
-    @property
-    def agrees(self) -> bool:
-        return self.value is self.expected
-
-
-def paper_cells() -> dict[tuple[str, str], bool]:
-    """(method, property) → ✓ or ✗ in the paper's table of properties, measured there on MNIST, CONV."""
-    cells = {}
-    for figure in paper_figures():
-        if figure.continuous is not None and figure.insensitive is not None:
-            method = str(figure.where["method"])
-            cells[method, "continuity"], cells[method, "sensitivity"] = figure.continuous, figure.insensitive
-    return cells
 
 
 def measure_cell(
@@ -94,151 +72,101 @@ def measure_cell(
     first = seed * protocol.probe
     x, y = dataset.test_x[first : first + protocol.probe], dataset.test_y[first : first + protocol.probe]
     model = network.build(architecture, dataset, seed)
-    record = measure(name, model, Registry.load().get_method(method), x, y, protocol)
+    record = measure(name, model, Analysed(Registry.load().get_method(method)), x, y, protocol)
     return Verdict(network.name, seed, method, name, record[PROPERTIES[name]], expected, _figures(name, record))
 
 
 def _figures(name: str, record: Mapping[str, Any]) -> dict[str, float]:
     if name == "continuity":
-        kept = ("largest_jump", "narrowest_change", "resolution", "unexplored", "jumps_per_unit", "loss", "seconds")
+        smooth = ("largest_jump", "narrowest_change", "resolution", "unexplored", "jumps_per_unit", "loss", "seconds")
         lines = sum(bool(scan["jumps"]) for scan in record["scans"])
-        return {k: record[k] for k in kept} | {"lines_with_jumps": lines, "lines": len(record["scans"])}
-    kept = ("curved_share", "order", "relative_slope", "unpredicted", "seconds")
+        return {k: record[k] for k in smooth} | {"lines_with_jumps": lines, "lines": len(record["scans"])}
+    sharp = ("curved_share", "order", "relative_slope", "unpredicted", "seconds")
     counts = {k: sum(w[k] for w in record["weights"]) for k in ("linear", "curved", "unresolved")}
-    return {k: record[k] for k in kept} | counts
-
-
-def report(verdicts: Sequence[Verdict], settings: Mapping[str, object]) -> str:
-    """Markdown: the verdicts against the paper's, network by network, and the figures behind them."""
-    wrong = [v for v in verdicts if not v.agrees]
-    lines = [
-        "# Blind verdicts against the paper's table",
-        "",
-        f"{len(verdicts) - len(wrong)} of {len(verdicts)} verdicts equal the paper's. One protocol and one set of "
-        "thresholds for all; a (!) differs, a ? resolved too little.",
-        "",
-        "| network | seed | " + " | ".join(f"{m}: {p}" for m, p in paper_cells()) + " |",
-        "|---|---|" + "---|" * len(paper_cells()),
-        "| *the paper* | | " + " | ".join(verdict(e) for e in paper_cells().values()) + " |",
-    ]
-    found = {(v.network, v.seed, v.method, v.property): v for v in verdicts}
-    for network, seed in dict.fromkeys((v.network, v.seed) for v in verdicts):
-        cells = [found.get((network, seed, *key)) for key in paper_cells()]
-        lines.append(f"| {network} | {seed} | " + " | ".join(_cell(c) for c in cells) + " |")
-    lines += ["", "What decided, over all networks and seeds:", "", *_spread(verdicts), ""]
-    lines += [f"- {key}: {value}" for key, value in settings.items()]
-    return "\n".join([*lines, ""])
-
-
-def _cell(found: Verdict | None) -> str:
-    return "" if found is None else verdict(found.value) + ("" if found.agrees else " (!)")
-
-
-def _spread(verdicts: Sequence[Verdict]) -> list[str]:
-    """Per method, the range of the figures that the verdicts rest on."""
-    lines = ["| method | largest jump / loss | change at the narrowest width / loss | curved bounds | highest order |"]
-    lines.append("|---|---|---|---|---|")
-    for method in dict.fromkeys(v.method for v in verdicts):
-        smooth = [v.figures for v in verdicts if v.method == method and v.property == "continuity"]
-        sharp = [v.figures for v in verdicts if v.method == method and v.property == "sensitivity"]
-        if not smooth or not sharp:
-            continue
-        ranges = [
-            _range([f["largest_jump"] for f in smooth], ".0e"),
-            _range([f["narrowest_change"] for f in smooth], ".0e"),
-            _range([100 * f["curved_share"] for f in sharp], ".0f") + " %",
-            _range([f["order"] for f in sharp], ".0f"),
-        ]
-        lines.append(f"| {method} | " + " | ".join(ranges) + " |")
-    return lines
-
-
-def _range(values: Sequence[float], form: str) -> str:
-    low, high = format(min(values), form), format(max(values), form)
-    return low if low == high else f"{low} to {high}"
-
-
-class Seeds(click.ParamType):
-    """Seeds with commas between them."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(int(seed) for seed in value.split(","))
-        except ValueError:
-            self.fail(f"expected whole numbers with commas between them, got {value!r}", param, ctx)
+    return {k: record[k] for k in sharp} | counts
 
 
 def _read(path: Path) -> dict[str, Any]:
     """What an earlier call wrote; nothing where there is no such file. Raises UserError for another one."""
-    if not path.exists():
-        return {}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            return {}
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no calibration ({error}): choose another --out, or remove it") from error
+
+
+def _seeds(value: Any) -> Any:
+    """Whole numbers with commas between them."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(int(seed) for seed in value.split(","))
+    except ValueError:
+        raise ValueError(f"expected whole numbers with commas between them, got {value!r}") from None
+
+
+class Calibration(Table):
+    """What the verdicts are measured on, and how closely it is looked at."""
+
+    dataset: str = setting("Where the probe images are from.", "digits")
+    model: str = setting("The networks' architecture.", "CONV")
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = setting("Each with its own images.", (0, 1, 2), said="0,1,2")
+    probe: int = setting("Images, per seed.", 2, ge=1)
+    budget: int = setting("Evaluations for continuity.", 640, ge=240)
+    single_weights: int = setting("Weights tried in each layer for sensitivity.", 3, ge=1)
+
+    def protocol(self, network: Network, seed: int) -> Protocol:
+        """How one network is measured with one seed."""
+        return Protocol(eps=network.eps, probe=self.probe, budget=self.budget, single_weights=self.single_weights, seed=seed)
+
+    def described(self, networks: Sequence[str]) -> dict[str, object]:
+        """What stands below the report, and decides whether an earlier call's verdicts still hold."""
+        return {
+            "data set": self.dataset,
+            "network": self.model,
+            "weights": "; ".join(networks),
+            "seeds": ",".join(map(str, self.seeds)),
+            "probe images": self.probe,
+            "evaluations for continuity": self.budget,
+            "single weights per layer": self.single_weights,
+            "machine": f"{os.cpu_count()} CPU cores",
+            **versions(),
+        }
 
 
 @click.command(context_settings={"max_content_width": 120})
 @click.option(
     "--network", "networks", multiple=True, required=True, help="NAME:EPS, untrained, or NAME:EPS=FILE; {seed} in FILE."
 )
-@click.option("--dataset", default="digits", show_default=True)
+@options_of(Calibration)
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
-@click.option("--model", default="CONV", show_default=True)
-@click.option("--seeds", type=Seeds(), default="0,1,2", show_default=True)
-@click.option("--probe", type=click.IntRange(min=1), default=2, show_default=True, help="Images, per seed.")
-@click.option("--budget", type=click.IntRange(min=240), default=640, show_default=True, help="For continuity.")
-@click.option("--single-weights", type=click.IntRange(min=1), default=3, show_default=True, help="Per layer.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/calibration"), help="No suffix.")
-@click.option("--debug", is_flag=True, help="Show tracebacks of user errors.")
-def command(
-    networks: tuple[str, ...],
-    dataset: str,
-    data_dir: Path,
-    model: str,
-    seeds: tuple[int, ...],
-    probe: int,
-    budget: int,
-    single_weights: int,
-    out: Path,
-    debug: bool,
-) -> None:
+@debug_option
+def command(networks: tuple[str, ...], data_dir: Path, out: Path, **given: str | None) -> None:
     """Hold the blind verdicts on networks against the paper's table; writes OUT.json and OUT.md."""
-    del debug
+    calibration = Calibration.read({name: value for name, value in given.items() if value is not None})
     chosen = [Network.parse(text) for text in networks]
-    source = load(dataset, data_dir, torch.device("cpu"))
-    settings = {
-        "data set": dataset,
-        "network": model,
-        "weights": "; ".join(networks),
-        "seeds": ",".join(map(str, seeds)),
-        "probe images": probe,
-        "evaluations for continuity": budget,
-        "single weights per layer": single_weights,
-        "machine": f"{os.cpu_count()} CPU cores",
-        **versions(),
-    }
+    dataset = load(calibration.dataset, data_dir, "cpu")
+    settings = calibration.described(networks)
     held = _read(out.with_suffix(".json"))
     verdicts = [Verdict(**v) for v in held.get("verdicts", [])] if held.get("settings") == settings else []
     done = {(v.network, v.seed, v.method, v.property) for v in verdicts}
     todo = [
         (network, seed, method, name, expected)
-        for seed in seeds
+        for seed in calibration.seeds
         for network in chosen
         for (method, name), expected in paper_cells().items()
         if (network.name, seed, method, name) not in done
     ]
     for network, seed, method, name, expected in tqdm(todo, unit="cell", disable=None):
-        protocol = Protocol(eps=network.eps, probe=probe, budget=budget, single_weights=single_weights, seed=seed)
-        verdicts.append(measure_cell(network, model, source, method, name, protocol, expected))
+        protocol = calibration.protocol(network, seed)
+        verdicts.append(measure_cell(network, calibration.model, dataset, method, name, protocol, expected))
         write_json(out.with_suffix(".json"), {"settings": settings, "verdicts": [asdict(v) for v in verdicts]})
-    text = report(sorted(verdicts, key=lambda v: [n.name for n in chosen].index(v.network)), settings)
+    text = markdown(report(sorted(verdicts, key=lambda v: [n.name for n in chosen].index(v.network)), settings))
     write_atomically(out.with_suffix(".md"), text.encode())
-    click.echo(text)
+    click.echo(text, nl=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,11 +5,13 @@ python -m newrelax.plot Clamp CROWN --html clamp.html --plugin example_relaxatio
 python -m plugin.train --method Clamp:steep=4 --plugin example_relaxation.py
 """
 
+from torch import Tensor
+
 from newrelax import relaxation
 
 
 @relaxation("Clamp", minimum={"steep": 1.0})
-def clamp(lower, upper, *, steep: float = 2.0):
+def clamp(lower: Tensor, upper: Tensor, *, steep: float = 2.0) -> tuple[Tensor, float, Tensor, Tensor]:
     """Clamp: lower slope rises in a straight line from 0 to 1 around -l = u; upper the chord.
 
     CROWN's lower slope without its jump: with the chord's slope c = u/(u - l), it is

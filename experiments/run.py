@@ -6,132 +6,44 @@ Each run is a `python -m plugin.train` in a folder of its own.  Asking again car
 what was interrupted is resumed.
 """
 
-import os
-import shutil
-import signal
-import subprocess
+from __future__ import annotations
+
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from experiments.engines import Engine, LocalEngine
-from experiments.grid import Run, expand, parse_only
-from experiments.progress import Progress
-from experiments.store import Place
-from experiments.table_file import change, load_table
-from experiments.worker import Job, Outcome, State
-from newrelax.cli import run_command
-from newrelax.errors import UserError
+from experiments.runner.engines import Engine, LocalEngine
+from experiments.runner.grid import expand
+from experiments.runner.jobs import PROGRAMS, Commands, make_job
+from experiments.runner.only import parse_only
+from experiments.runner.progress import Progress
+from experiments.runner.slots import gpu_names, local_slots
+from experiments.runner.table_file import change, load_table
+from experiments.runner.worker import Job, Outcome, State
+from newrelax.cli import debug_option, run_command
+from plugin.process.interrupt import StopRequest
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class Commands:
-    """The programs that carry out a run; tests put their own in place."""
-
-    train: tuple[str, ...] = (sys.executable, "-m", "plugin.train")
-    analyze: tuple[str, ...] = (sys.executable, "-m", "plugin.analyze")
-
-
-def make_job(
-    run: Run,
-    out: Path,
-    commands: Commands = Commands(),
-    *,
-    data_dir: Path | None = None,
-    device: str | None = None,
-    threads: int = 1,
-) -> Job:
-    """A run as commands.  `threads` of each process is fixed, because float sums depend on it."""
-    place = Place(out / run.table, run.id)
-    data = ("--data-dir", str(data_dir)) if data_dir is not None else ()
-    where = ("--device", device) if device is not None else ()
-    analyze: tuple[str, ...] = ()
-    if run.analyze:
-        analyze = (
-            *commands.analyze,
-            "--run",
-            str(place.folder),
-            "--methods",
-            ",".join(run.analyze),
-            "--seed",
-            str(run.seed),
-            *data,
-            *where,
-        )
-    return Job(
-        id=run.id,
-        table=str(out / run.table),
-        settings=run.settings(),
-        train=(*commands.train, *run.arguments(), "--out", str(place.folder), *data, *where, "--resume"),
-        analyze=analyze,
-        environment={"OMP_NUM_THREADS": str(threads)},
-    )
-
-
-def local_slots(jobs: int | None, cpus: int, gpus: float) -> list[dict[str, str]]:
-    """One environment per run at a time: as many as `jobs`, or as the machine's cores or GPUs hold.
-
-    Raises UserError when `gpus` per run are asked for and the machine has fewer.
-    """
-    if gpus <= 0:
-        return [{} for _ in range(jobs or max(1, len(os.sched_getaffinity(0)) // cpus))]
-    devices = _gpu_names()
-    if gpus > len(devices):
-        raise UserError(f"--gpus {gpus:g}: this machine has {len(devices)} GPU(s); ask for fewer or leave it out")
-    if gpus >= 1:
-        sets = [devices[i : i + int(gpus)] for i in range(0, len(devices) - int(gpus) + 1, int(gpus))]
-    else:
-        sets = [[name] for _ in range(int(1 / gpus)) for name in devices]
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(names)} for names in sets[:jobs]]
-
-
-def _gpu_names() -> list[str]:
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listing = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True)
-    return listing.stdout.decode().split()
-
-
-def run_jobs(jobs: Sequence[Job], engine: Engine, *, live: bool | None = None) -> Mapping[str, Outcome]:
-    """Carry out jobs with progress on the console; the first Ctrl-C or SIGTERM ends them gently.
+def run_jobs(jobs: Sequence[Job], engine: Engine) -> Mapping[str, Outcome]:
+    """Carry out jobs with progress on the console; the first Ctrl-C or SIGTERM ends them gently, a second one leaves.
 
     Returns each job's outcome by id.
     """
-    on_terminal = sys.stderr.isatty() if live is None else live
-    width = shutil.get_terminal_size((100, 24)).columns - 1
-    progress = Progress(len(jobs), lambda line: click.echo(line, err=True), live=on_terminal, width=width)
-    with _stop_signal() as stopped:
-        engine.run(jobs, progress, lambda: bool(stopped))
-    progress.close()
+    with StopRequest() as request:
+
+        def stop() -> bool:
+            return request.signal is not None
+
+        with Progress(len(jobs), stop) as progress:
+            engine.run(jobs, progress, stop)
     return progress.outcomes
-
-
-@contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM comes; handlers are put back at the end."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if not received:
-            click.echo("stopping: the runs are saving; run the same command again to carry on", err=True)
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def summarize(outcomes: Mapping[str, Outcome], echo: Callable[[str], None]) -> int:
@@ -166,10 +78,9 @@ def summarize(outcomes: Mapping[str, Outcome], echo: Callable[[str], None]) -> i
 @click.option("--address", help="Ray: address of the cluster; by default a local one is started.")
 @click.option("--gather", is_flag=True, help="Ray: the nodes do not share --out; bring results back through Ray.")
 @click.option("--dry-run", is_flag=True, help="Print the runs and stop.")
-@click.option("--debug", is_flag=True, help="Show a traceback for errors.")
-def command(debug: bool, **options: object) -> int:
+@debug_option
+def command(**options: Any) -> int:
     """Run TABLE (table1 … table4, or a .toml file of your own)."""
-    del debug  # read where errors become exit codes
     return run_table(**options)
 
 
@@ -196,7 +107,7 @@ def run_table(
     address: str | None = None,
     gather: bool = False,
     dry_run: bool = False,
-    commands: Commands = Commands(),
+    commands: Commands = PROGRAMS,
     pause: float = 5.0,
 ) -> int:
     """What the command line does; returns the exit status.  `pause`: see `LocalEngine`."""
@@ -210,12 +121,12 @@ def run_table(
         click.echo(f"{len(planned)} runs")
         return 0
     if engine == "ray":
-        from experiments.ray_engine import RayEngine  # an optional extra: only those who ask for it need it
+        from experiments.runner.ray_engine import RayEngine  # an optional extra: only those who ask for it need it
 
         chosen: Engine = RayEngine(cpus=cpus, gpus=gpus or 0.0, retries=retries, address=address, gather=gather)
     else:
         if gpus is None:
-            gpus = 1.0 if device != "cpu" and _gpu_names() else 0.0
+            gpus = 1.0 if device != "cpu" and gpu_names() else 0.0
         chosen = LocalEngine(local_slots(jobs, cpus, gpus), retries=retries, pause=pause)
     outcomes = run_jobs(planned, chosen)
     return summarize(outcomes, click.echo)

@@ -15,7 +15,7 @@ import torch
 
 from newrelax.checks.operators import OperatorReport, check_operator, format_operator, operators_heading
 from newrelax.checks.report import Report, check, format_report
-from newrelax.cli import run_command
+from newrelax.cli import debug_option, run_command
 from newrelax.registry import Registry
 
 __all__ = ["Report", "check", "format_report", "main"]
@@ -26,8 +26,8 @@ __all__ = ["Report", "check", "format_report", "main"]
 @click.option("--operators", "with_operators", is_flag=True, help="Check every operator that is known, too.")
 @click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A Python file with relaxations.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables: an object, or a list for several names.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def command(names: tuple[str, ...], with_operators: bool, plugins: tuple[Path, ...], as_json: bool, debug: bool) -> int:
+@debug_option
+def command(names: tuple[str, ...], with_operators: bool, plugins: tuple[Path, ...], as_json: bool) -> int:
     """Print a table (or JSON) for each name; 0 when every check passed, else 1."""
     if not names and not with_operators:
         raise click.UsageError("Missing argument 'NAME...', or --operators.")

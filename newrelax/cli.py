@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -13,6 +15,25 @@ from newrelax.precision import full_precision
 USER_ERROR = 2
 
 
+@dataclass
+class Asked:
+    """What was asked for before a command's own options are read."""
+
+    debug: bool = False
+
+
+def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator with the option `--debug`: user errors show their traceback. The command itself does not see it."""
+
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if isinstance(context.obj, Asked):
+            context.obj.debug = value
+
+    return click.option(
+        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=remember, help="Show tracebacks of user errors."
+    )(command)
+
+
 def run_command(command: click.Command, argv: Sequence[str] | None, program: str) -> int:
     """Run a click command that returns its exit code.
 
@@ -20,14 +41,15 @@ def run_command(command: click.Command, argv: Sequence[str] | None, program: str
     are bugs and always have one.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    asked = Asked()
     try:
         with full_precision():
-            return int(command.main(arguments, prog_name=program, standalone_mode=False) or 0)
+            return int(command.main(arguments, prog_name=program, standalone_mode=False, obj=asked) or 0)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130
     except (UserError, click.ClickException) as problem:
-        if "--debug" in arguments:
+        if asked.debug:
             raise
         text = problem.format_message() if isinstance(problem, click.ClickException) else str(problem)
         click.echo(f"error: {' '.join(text.split())}", err=True)

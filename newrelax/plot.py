@@ -20,7 +20,7 @@ from torch import Tensor
 from newrelax.checks.jumps import find_jumps, jump_points
 from newrelax.checks.places import display
 from newrelax.checks.soundness import find_counterexample
-from newrelax.cli import run_command
+from newrelax.cli import debug_option, run_command
 from newrelax.errors import UserError
 from newrelax.methods.builtin import BUILTIN
 from newrelax.methods.method import Method
@@ -208,8 +208,8 @@ def _write(path: Path, content: bytes) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Picture to write [default: lines.png unless --html].")
 @click.option("--html", type=click.Path(path_type=Path), help="Self-contained page with sliders to write.")
 @click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A Python file with relaxations.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def command(names: tuple[str, ...], out: Path | None, html: Path | None, plugins: tuple[Path, ...], debug: bool) -> int:
+@debug_option
+def command(names: tuple[str, ...], out: Path | None, html: Path | None, plugins: tuple[Path, ...]) -> int:
     """Write the files that were asked for. NAME may be "all"."""
     torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other
     drawings = select(Registry.load(plugins), names)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from newrelax.errors import UserError
 from newrelax.methods.builtin import BUILTIN
@@ -27,10 +27,8 @@ class Extension:
 
     A package that builds on this one makes each of its open nouns (a loss, a data set) a subclass. Values and
     subclasses of it at the level of a plugin's module are found; which they are is the noun's own choice.
-    name: what people type. module: where it is defined; what a plugin merely imports is not its own.
+    Each has a `name`, which people type, and a `__module__`, where it is defined: what a plugin merely imports is not its own.
     """
-
-    name: ClassVar[str]
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,13 @@ class Registry(Mapping[str, Method]):
             [(each.source, extension) for each in found for extension in each.extensions],
         )
 
+    def including(self, method: Method) -> Registry:
+        """The same with a method more, in place of one of its name."""
+        others = [(self._sources[name], each) for name, each in self._methods.items() if name != method.name]
+        made = Registry([*others, ("given from Python", method)], (), self._extensions)
+        made._operators = self._operators
+        return made
+
     def get_method(self, spec: str) -> Method:
         """The method that a spelling such as ``IBP-Round:omega=0.5,F=10`` names.
 

@@ -1,5 +1,33 @@
 """Certified training with convex relaxations: train, certify and watch."""
 
 from newrelax.bounds import certify
+from newrelax.errors import UserError
+from plugin.callbacks.base import Callback
+from plugin.certification.api import evaluate
+from plugin.data import Dataset, dataset
+from plugin.fitting.fit import Result, fit
+from plugin.settings.table import setting
+from plugin.training.losses import Batch, Learner, Loss, Term, Terms
+from plugin.training.module import CertifiedLoss
+from plugin.training.scalars import scalar
+from plugin.training.schedule import Values
 
-__all__ = ["certify"]
+__all__ = [
+    "Batch",
+    "Callback",
+    "CertifiedLoss",
+    "Dataset",
+    "Learner",
+    "Loss",
+    "Result",
+    "Term",
+    "Terms",
+    "UserError",
+    "Values",
+    "certify",
+    "dataset",
+    "evaluate",
+    "fit",
+    "scalar",
+    "setting",
+]

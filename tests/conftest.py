@@ -1,4 +1,4 @@
-"""Shared fixtures: the real data, the published networks and the bounds they must give."""
+"""Shared fixtures: the real data, the published networks and the bounds they must give; and how the suite runs."""
 
 import os
 from collections.abc import Iterator
@@ -13,12 +13,19 @@ from plugin.data import builtin as data
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption("--slow", action="store_true", help="run tests marked slow, too")
+    if not pluginmanager.hasplugin("xdist"):
+        # pyproject.toml names these; without the plugin the suite runs in one process
+        parser.addoption("--numprocesses", help="ignored: pytest-xdist is not installed")
+        parser.addoption("--dist", help="ignored: pytest-xdist is not installed")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes longer than the whole suite should; runs with --slow")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """None where tests are picked by name: to start workers would take longer than to run them. Else one for each core."""
+    picked = config.option.keyword or config.option.lf or any("::" in given for given in config.args)
+    return 0 if picked else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,10 +43,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """The suite's tensors are small: more threads bring little, and wait for each other on a busy machine."""
+    """The suite's tensors are small, and workers share the cores: more threads would only wait for each other.
+
+    Programs that tests start inherit it.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
     torch.set_num_threads(before)
 
 
@@ -63,7 +75,7 @@ def reference_dir(shared_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def mnist(shared_dir: Path) -> data.Dataset:
-    """The real MNIST on the CPU, read once. Tests must not change its tensors."""
+    """The real MNIST on the CPU, read once in each worker. Tests must not change its tensors."""
     if not (shared_dir / "data" / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST in {shared_dir / 'data'}")
     return data.load("mnist", shared_dir / "data", "cpu")

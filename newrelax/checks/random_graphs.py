@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from newrelax.bounds import NO_STATISTICS
 from newrelax.checks.samples import SAMPLES, WITHOUT, Sample
 from newrelax.checks.steps import check_steps
-from newrelax.cli import run_command
+from newrelax.cli import debug_option, run_command
 from newrelax.errors import UserError
 from newrelax.methods.builtin import BUILTIN
 from newrelax.methods.method import Method
@@ -355,8 +355,8 @@ def as_dict(findings: Findings) -> dict[str, Any]:
 @click.option("--methods", "per_graph", type=int, help="How many bound each graph, in turn; all by default.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="A file to write: Markdown, or JSON where it ends so.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def command(points: float, graphs: int | None, per_graph: int | None, seed: int, out: Path | None, debug: bool) -> int:
+@debug_option
+def command(points: float, graphs: int | None, per_graph: int | None, seed: int, out: Path | None) -> int:
     """Print (or write) what was found; 0 when nothing was wrong, else 1."""
     torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other
     begun = time.monotonic()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from newrelax import document
 from newrelax.checks.jumps import Jump, find_jumps
 from newrelax.checks.networks import Verdict, check_propagations
 from newrelax.checks.places import display
@@ -158,15 +159,6 @@ def plain(value: object) -> object:
     return value
 
 
-def format_rows(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> list[str]:
-    """Columns side by side; the last one is as long as it is."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return [
-        (indent + "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]])).rstrip()
-        for row in rows
-    ]
-
-
 def format_report(report: Report) -> str:
     """The report as a table of text."""
-    return "\n".join([report.label, *format_rows(report.rows())])
+    return "\n".join([report.label, document.text(document.Grid.of([""] * 3, report.rows()))])

@@ -28,7 +28,7 @@ def filter_normalised(direction: Sequence[Tensor], parameters: Sequence[Tensor])
     parameters are scaled as a whole. Where the weights are all zero, so is the result.
     """
     scaled = []
-    for d, p in zip(direction, parameters, strict=False):
+    for d, p in zip(direction, parameters, strict=True):
         rows, weights = _rows(d), _rows(p.detach())
         factor = weights.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True).clamp(min=TINY)
         scaled.append((rows * factor).reshape(d.shape))

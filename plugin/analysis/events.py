@@ -14,6 +14,8 @@ Probe = Callable[[], Sequence[tuple[Tensor, Tensor]]]
 
 MOST = 8
 """Causes kept for one jump."""
+JUMPED = 1e-7
+"""A layer's bounds have jumped when one moved by more than this share of the largest: a bracket is far narrower."""
 
 
 def _conditions(lower: Tensor, upper: Tensor) -> dict[str, Tensor]:
@@ -27,11 +29,11 @@ def causes(before: Sequence[tuple[Tensor, Tensor]], after: Sequence[tuple[Tensor
     Later layers are left out: their bounds jump as a consequence. Where bounds of a layer jump without an event in any
     layer before it, the condition is one that this function does not know, in the layer before; it is named as such.
     """
-    for layer, ((l0, u0), (l1, u1)) in enumerate(zip(before, after, strict=False)):
+    for layer, ((l0, u0), (l1, u1)) in enumerate(zip(before, after, strict=True)):
         l0, u0, l1, u1 = (b.detach().double().flatten(1) for b in (l0, u0, l1, u1))
         size = torch.maximum(u0.abs(), l0.abs()).amax()
         moved = torch.maximum((l1 - l0).abs().amax(), (u1 - u0).abs().amax())
-        if layer > 0 and moved > 1e-7 * size:
+        if layer > 0 and moved > JUMPED * size:
             image = int(torch.maximum((l1 - l0).abs(), (u1 - u0).abs()).amax(dim=1).argmax())
             return (Cause(layer - 1, image, -1, "another condition in this layer", float("nan"), float("nan")),)
         events: list[Cause] = []

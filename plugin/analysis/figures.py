@@ -21,7 +21,7 @@ ZOOM_POINTS = 30
 def png(figure: Figure) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # matplotlib annotates a part only
     return buffer.getvalue()
 
 
@@ -42,14 +42,14 @@ def certified_fractions(records: Records) -> Figure:
 
 def _certified_fractions(axes: Axes, records: Records) -> None:
     for i, (label, record) in enumerate((k, v) for k, v in records.items() if "tightness" in v):
-        found = record["tightness"]
+        curve = record["tightness"]
         axes.plot(
-            [*found["eps"], found["eps"][-1] + found["step"]],
-            [*found["certified"], 0.0],
+            [*curve["eps"], curve["eps"][-1] + curve["step"]],
+            [*curve["certified"], 0.0],
             marker=".",
             color=_color(i),
             linestyle="-" if record["sound"] else ":",
-            label=f"{label}: {found['radius']:.2f}",
+            label=f"{label}: {curve['radius']:.2f}",
         )
     axes.set(xlabel="ε (pixel units)", ylabel="certified fraction", ylim=(0, 1.02), title="How much each relaxation certifies")
     axes.set_xlim(left=0)
@@ -60,7 +60,7 @@ def _certified_fractions(axes: Axes, records: Records) -> None:
 def overview(records: Records) -> Figure:
     """Tightness, continuity and sensitivity side by side."""
     figure = _figure(13, 4)
-    for axes, draw in zip(figure.subplots(1, 3), (_certified_fractions, _shrinkage, _ladders), strict=False):
+    for axes, draw in zip(figure.subplots(1, 3), (_certified_fractions, _shrinkage, _ladders), strict=True):
         draw(axes, records)
         axes.title.set_fontsize(10)
     return figure
@@ -74,7 +74,7 @@ def telling_scan(continuity: Mapping[str, Any]) -> Mapping[str, Any]:
 def draw_line(axes: Axes, scan: Mapping[str, Any], color: str) -> None:
     """Loss along a line; jumps as red bars between their two sides."""
     axes.plot(scan["t"], scan["values"], color=color, marker=".", markersize=2, linewidth=0.8)
-    known = list(zip(scan["t"], scan["values"], strict=False))
+    known = list(zip(scan["t"], scan["values"], strict=True))
     for jump in scan["jumps"]:
         left = max((p for p in known if p[0] <= jump["at"]), default=known[0])[1]
         axes.plot([jump["at"]] * 2, [left, left + jump["change"]], color=JUMP_COLOR, linewidth=2.5)
@@ -111,7 +111,7 @@ def _zoom(axes: Axes, scan: Mapping[str, Any], color: str) -> None:
         center = scan["t"][min(range(len(scan["t"]) - 1), key=lambda k: scan["t"][k + 1] - scan["t"][k])]
         axes.set_title("where the search looked closest", fontsize=9)
     width = sorted(abs(t - center) for t in scan["t"])[:ZOOM_POINTS][-1]
-    points = [(t - center, v) for t, v in zip(scan["t"], scan["values"], strict=False) if abs(t - center) <= width]
+    points = [(t - center, v) for t, v in zip(scan["t"], scan["values"], strict=True) if abs(t - center) <= width]
     axes.plot([p[0] for p in points], [p[1] for p in points], color=color, marker=".", markersize=3, linewidth=0.8)
     axes.ticklabel_format(useOffset=True, style="sci", scilimits=(-2, 3))
     for axis in (axes.xaxis, axes.yaxis):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,18 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import box
 from newrelax.errors import UserError
-from newrelax.methods.method import Method
 from plugin.analysis.continuity import LENGTH, continuity
 from plugin.analysis.directions import default_directions, random_directions
-from plugin.analysis.network import CertifiedLoss
+from plugin.analysis.probe import Analysed, Probe
 from plugin.analysis.records import Continuity, Sensitivity, to_json
 from plugin.analysis.sensitivity import sensitivity
 from plugin.analysis.tightness import tightness
 from plugin.analysis.weights import WeightSpace
 from plugin.certification.attacks import pgd
-from plugin.certification.bounding import Bounding
 from plugin.certification.classification import worst_margin
 
 Tick = Callable[[int], None]
@@ -36,12 +34,10 @@ class Protocol:
     loss for continuity. single_weights: tried per parameter. length: of a line, in relative weight change.
     learning_rate: of the step whose predictability is measured, the first one Adam would take: lr · sign(gradient).
     images: for tightness. step: grid of ε. pgd_steps: of the attack behind the gap. random_lines, weight_lines:
-    directions for continuity besides the gradient and the last step. beta, fused: see CertifiedLoss.
+    directions for continuity besides the gradient and the last step.
     """
 
     eps: float
-    beta: float = 1.0
-    fused: bool = False
     probe: int = 4
     budget: int = 800
     single_weights: int = 5
@@ -54,13 +50,9 @@ class Protocol:
     weight_lines: bool = True
     seed: int = 0
 
-    def certified_loss(
-        self, model: nn.Module, method: Method, x: Tensor, y: Tensor, bounding: Bounding | None = None
-    ) -> CertifiedLoss:
+    def make_probe(self, model: nn.Module, analysed: Analysed, x: Tensor, y: Tensor) -> Probe:
         """The loss under analysis, on the first images of x."""
-        return CertifiedLoss(
-            model, method, x[: self.probe], y[: self.probe], self.eps, beta=self.beta, fused=self.fused, bounding=bounding
-        )
+        return Probe(model, analysed, x[: self.probe], y[: self.probe], self.eps)
 
 
 PARTS = ("continuity", "sensitivity", "tightness")
@@ -85,36 +77,34 @@ def evaluations(part: str, protocol: Protocol, parameters: int) -> float:
 def measure(
     part: str,
     model: nn.Module,
-    method: Method,
+    analysed: Analysed,
     x: Tensor,
     y: Tensor,
     protocol: Protocol,
     tick: Tick = lambda n: None,
     step: Sequence[Tensor] | None = None,
-    bounding: Bounding | None = None,
 ) -> dict[str, Any]:
-    """One of PARTS on a model; x: [images, ...] pixels, y: [images]. The model and random streams stay as they were.
+    """One of PARTS on a model; x: [images, ...] inputs, y: [images]. The model and random streams stay as they were.
 
-    step: the optimiser's last, one tensor per trained parameter; without it, sensitivity takes Adam's first. bounding: how
-    bounds are computed.
+    step: the optimiser's last, one tensor per trained parameter; without it, sensitivity takes Adam's first.
     Returns the record as JSON types, with `seconds`. Raises UserError when the loss at these weights is not finite.
     """
     started = time.perf_counter()
     if part == "tightness":
-        result = _tightness(model, method, x[: protocol.images], y[: protocol.images], protocol, tick, bounding)
+        result = _tightness(model, analysed, x[: protocol.images], y[: protocol.images], protocol, tick)
     else:
-        probe = protocol.certified_loss(model, method, x, y, bounding)
+        probe = protocol.make_probe(model, analysed, x, y)
         check_finite(probe)
         chosen = {"continuity": probe_continuity, "sensitivity": probe_sensitivity}[part]
         result = to_json(chosen(probe, protocol, step=step, tick=tick))
     return result | {"seconds": time.perf_counter() - started}
 
 
-def check_finite(probe: CertifiedLoss) -> None:
+def check_finite(probe: Probe) -> None:
     """Raises UserError where the certified loss is not a finite number."""
     with WeightSpace(probe.parameters) as space:
         value = float(space.evaluate(probe.loss))
-    if not value - value == 0:
+    if not math.isfinite(value):
         raise UserError(f"{probe.method.label}: the certified loss at eps {probe.eps:g} is {value}; try a smaller --eps")
 
 
@@ -129,7 +119,7 @@ def ticking(closure: Callable[[], Tensor], tick: Tick) -> Callable[[], Tensor]:
 
 
 def probe_continuity(
-    probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None
+    probe: Probe, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None
 ) -> Continuity:
     """Continuity of a probe's certified loss, along the default directions and the optimiser's step where given."""
     directions = default_directions(
@@ -151,7 +141,7 @@ def probe_continuity(
 
 
 def probe_sensitivity(
-    probe: CertifiedLoss, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None
+    probe: Probe, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None
 ) -> Sensitivity:
     """Sensitivity of a probe's certified loss and margins; the step is Adam's first where none is given."""
     if step is None:
@@ -170,9 +160,7 @@ def probe_sensitivity(
     )
 
 
-def _tightness(
-    model: nn.Module, method: Method, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick, bounding: Bounding | None
-) -> dict[str, Any]:
+def _tightness(model: nn.Module, analysed: Analysed, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick) -> dict[str, Any]:
     """Tightness, the gap to PGD, and the share certified at the probe's radius.
 
     Estimates that draw random numbers start from the same stream, the protocol's seed, for every batch.
@@ -181,15 +169,15 @@ def _tightness(
     model = copy.deepcopy(model).eval()
     with torch.random.fork_rng(devices):
         torch.manual_seed(protocol.seed)
-        network = (bounding or Bounding()).network(model, x.shape[1:], method)
+        network = analysed.bounding.network(model, x.shape[1:], analysed.method)
 
         def lower(images: Tensor, labels: Tensor, eps: float) -> Tensor:
             torch.manual_seed(protocol.seed)
-            return network.bounds(*box(images, eps), labels, beta=protocol.beta).margins
+            return network.bounds(*analysed.region.box(images, eps), labels, beta=analysed.beta).margins
 
         def attacked(images: Tensor, labels: Tensor, eps: float) -> Tensor:
             generator = torch.Generator().manual_seed(protocol.seed)
-            found = pgd(model, images, labels, eps, steps=protocol.pgd_steps, generator=generator)
+            found = pgd(model, images, labels, eps, steps=protocol.pgd_steps, region=analysed.region, generator=generator)
             return worst_margin(model(found), labels)[:, None]
 
         done = 0
@@ -203,4 +191,5 @@ def _tightness(
         with torch.no_grad():
             passed = [(lower(x[i], y[i], protocol.eps) > 0).all(dim=1) for i in torch.arange(len(x), device=x.device).split(50)]
     certified = float(torch.cat(passed).double().mean())
-    return to_json(record) | {"certified_at_eps": certified, "certified_eps": protocol.eps}
+    figures: dict[str, Any] = to_json(record)
+    return figures | {"certified_at_eps": certified, "certified_eps": protocol.eps}

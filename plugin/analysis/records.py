@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +94,8 @@ class Continuity:
     """Verdict on continuity of a loss in the weights.
 
     continuous: no jump was found on any line; None when on some line the budget did not suffice to follow a single
-        suspicion down to the narrowest width or the noise, so that too little is known. loss: the loss at the point itself, the unit of relative figures.
+        suspicion down to the narrowest width or the noise, so that too little is known.
+    loss: the loss at the point itself, the unit of relative figures.
     largest_jump: largest jump / |loss|; 0 without a jump.
     narrowest_change: largest change over an interval of the narrowest width / |loss|, jump or not.
     jumps_per_unit: jumps found per unit of relative weight change (a lower bound where the budget ran out).
@@ -205,6 +207,6 @@ def to_json(record: Any) -> Any:
     return record
 
 
-def machine_epsilon(parameters: tuple[Tensor, ...] | list[Tensor]) -> float:
+def machine_epsilon(parameters: Sequence[Tensor]) -> float:
     """The coarsest machine epsilon among the parameters' float types."""
     return max(torch.finfo(p.dtype).eps for p in parameters)

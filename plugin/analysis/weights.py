@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Closure = Callable[[], Tensor]
+"""A loss or bounds at the present weights."""
 
 
 class WeightSpace:
@@ -17,6 +18,9 @@ class WeightSpace:
     Inside, `evaluate` calls a closure with the weights moved; on leaving, the parameters are restored bit for bit and
     the random streams (CPU, and the devices the parameters live on) are as they were. Each evaluation starts from the
     same random state, so that a loss that draws random numbers is a fixed function of the weights.
+
+    Raises:
+        ValueError: no parameters, or some that are not of a floating type.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -49,18 +53,18 @@ class WeightSpace:
 
     def displace(self, direction: Sequence[Tensor] | None) -> None:
         """Measure moves from base + direction from now on; None: from the base again."""
-        self.origin = self.base if direction is None else [b + d for b, d in zip(self.base, direction, strict=False)]
+        self.origin = self.base if direction is None else [b + d for b, d in zip(self.base, direction, strict=True)]
 
     @torch.no_grad()
     def home(self) -> None:
         """Put the original weights back."""
-        for p, b in zip(self.parameters, self.base, strict=False):
+        for p, b in zip(self.parameters, self.base, strict=True):
             p.copy_(b)
 
     @torch.no_grad()
     def move(self, direction: Sequence[Tensor], t: float) -> None:
         """Set the weights to origin + t * direction."""
-        for p, b, d in zip(self.parameters, self.origin, direction, strict=False):
+        for p, b, d in zip(self.parameters, self.origin, direction, strict=True):
             p.copy_(b + t * d)
 
     @torch.no_grad()
@@ -89,5 +93,5 @@ class WeightSpace:
             value = loss()
             grads = torch.autograd.grad(value, self.parameters, allow_unused=True)
         return float(value.detach()), [
-            torch.zeros_like(p) if g is None else g for g, p in zip(grads, self.parameters, strict=False)
+            torch.zeros_like(p) if g is None else g for g, p in zip(grads, self.parameters, strict=True)
         ]

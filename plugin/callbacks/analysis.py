@@ -17,6 +17,7 @@ from newrelax.errors import UserError
 from plugin.analysis import figures
 from plugin.analysis.allowance import Allowance
 from plugin.analysis.measure import Protocol, evaluations, measure
+from plugin.analysis.probe import Analysed
 from plugin.analysis.sensitivity import weight_slopes
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
 from plugin.callbacks.tensorboard import TensorBoard
@@ -91,7 +92,7 @@ class Analysis(Callback):
                 break
             self._measure(name, state, info.values)
         share = 100 * self._allowance.spent / max(state.seconds, 1e-9)
-        self._write({"analysis/postponed": float(postponed), "analysis/percent_of_training": share}, state.epoch)
+        self._board.write({"analysis/postponed": float(postponed), "analysis/percent_of_training": share}, state.epoch)
 
     def on_trained(self, state: TrainState) -> None:
         missing = [name for name in ORDER if name not in self._measured]
@@ -105,9 +106,7 @@ class Analysis(Callback):
     def _protocol(self, state: TrainState, values: Values) -> Protocol:
         """Small, so that it is repeated often; plugin.analyze takes more of everything."""
         return Protocol(
-            eps=values.eps,
-            beta=values.beta,
-            fused=state.config.loss_fusion,
+            eps=float(values.eps),
             probe=2,
             budget=300,
             single_weights=2,
@@ -115,9 +114,13 @@ class Analysis(Callback):
             weight_lines=False,
             images=20,
             step=min(0.01, state.config.eps / 10),
-            learning_rate=values.lr,
+            learning_rate=float(values.lr),
             seed=state.config.seed,
         )
+
+    def _analysed(self, state: TrainState, values: Values) -> Analysed:
+        """The loss that is being trained."""
+        return Analysed(state.method, state.loss, state.learner.region, state.bounding, float(values.beta))
 
     def _probe(self, state: TrainState, images: int) -> tuple[Tensor, Tensor]:
         """Evenly spaced images of the training set (parts of it are sorted by class), and their classes."""
@@ -147,7 +150,7 @@ class Analysis(Callback):
         """Seconds of one evaluation of the probe's certified loss, the second one: the first warms up."""
         protocol = self._protocol(state, values)
         with self._measuring(state):
-            probe = protocol.certified_loss(state.model, state.method, *self._probe(state, protocol.images))
+            probe = protocol.make_probe(state.model, self._analysed(state, values), *self._probe(state, protocol.images))
             weight_slopes(probe.loss, probe.parameters)
         with self._measuring(state), torch.no_grad():
             float(probe.loss())
@@ -159,10 +162,9 @@ class Analysis(Callback):
         record: dict[str, Any] = {}
         with self._measuring(state):
             try:
-                record = measure(
-                    name, state.model, state.method, x, y, protocol, step=self._last_step(state), bounding=state.bounding
-                )
-                self._show(name, record, state, protocol)
+                analysed = self._analysed(state, values)
+                record = measure(name, state.model, analysed, x, y, protocol, step=self._last_step(state))
+                self._show(name, record, state, protocol, analysed)
             except (UserError, ValueError) as problem:  # a loss that is infinite somewhere is no reason to stop
                 _log.warning("epoch %d, %s was not measured: %s", state.epoch, name, problem)
         self._measured[name], self._costs[name] = state.epoch, self._allowance.last
@@ -186,25 +188,19 @@ class Analysis(Callback):
         if self._before is None:
             return None
         now = [p.detach() for p in state.model.parameters() if p.requires_grad]
-        return [after - before for after, before in zip(now, self._before, strict=False)]
+        return [after - before for after, before in zip(now, self._before, strict=True)]
 
-    def _show(self, name: str, record: Mapping[str, Any], state: TrainState, protocol: Protocol) -> None:
+    def _show(self, name: str, record: Mapping[str, Any], state: TrainState, protocol: Protocol, analysed: Analysed) -> None:
         scalars = {f"{name}/{key}": record[key] for key in _SCALARS[name]}
         if name == "tightness":
             # What does not bound is an estimate by name, too.
-            scalars[f"tightness/{state.meter.worst}_radius"] = record["radius"]
-        self._write({tag: float(value) for tag, value in scalars.items() if value is not None}, state.epoch)
+            scalars[f"tightness/{state.meter.names[-1]}_radius"] = record["radius"]
+        self._board.write({tag: float(value) for tag, value in scalars.items() if value is not None}, state.epoch)
         with no_space_is_user_error(self._path.parent):
             if name == "continuity":
                 picture = figures.lines({state.method.label: {"continuity": record}})
                 self._board.writer.add_figure("continuity/loss_along_a_line", picture, state.epoch, close=False)
             elif name == "sensitivity":
-                probe = protocol.certified_loss(state.model, state.method, *self._probe(state, protocol.images))
-                for parameter, slopes in zip(probe.names, weight_slopes(probe.loss, probe.parameters), strict=False):
+                probe = protocol.make_probe(state.model, analysed, *self._probe(state, protocol.images))
+                for parameter, slopes in zip(probe.names, weight_slopes(probe.loss, probe.parameters), strict=True):
                     self._board.writer.add_histogram(f"slopes/{parameter}", slopes, state.epoch)
-
-    def _write(self, scalars: Mapping[str, float], epoch: int) -> None:
-        with no_space_is_user_error(self._path.parent):
-            for tag, value in scalars.items():
-                self._board.writer.add_scalar(tag, value, epoch)
-            self._board.writer.flush()

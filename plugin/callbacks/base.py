@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from newrelax.plugins import Extension
+
 if TYPE_CHECKING:
     from plugin.training.loop import TrainState
-    from plugin.training.losses import Terms
+    from plugin.training.losses.base import Terms
     from plugin.training.schedule import Values
 
 
@@ -36,7 +39,7 @@ class EpochInfo:
     """One finished epoch.
 
     ``epoch`` counts from 1, ``step`` is the number of steps taken so far, ``values`` are the last
-    step's. ``means`` depend on the run's settings and seed alone; ``seconds`` and
+    step's. ``means`` and ``scalars`` (a plugin's, by tag) depend on the run's settings and seed alone; ``seconds`` and
     ``images_per_second`` on the machine.
     """
 
@@ -46,16 +49,18 @@ class EpochInfo:
     means: dict[str, float | list[float] | None]
     seconds: float
     images_per_second: float
+    scalars: Mapping[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
         """The line of metrics.jsonl: no wall-clock figures, so that runs can be compared."""
-        return {"epoch": self.epoch, "step": self.step, **self.values._asdict(), **self.means}
+        return {"epoch": self.epoch, "step": self.step, **self.values._asdict(), **self.means, **self.scalars}
 
 
-class Callback:
+class Callback(Extension):
     """Hooks of the training loop; each does nothing unless overridden.
 
-    A callback must leave training as it is: weights, optimiser and random streams included.
+    A callback must leave training as it is: weights, optimiser and random streams included. A class with a `name` in a plugin's
+    file joins every run that loads the file; it is made without arguments.
     """
 
     def on_start(self, state: TrainState) -> None:

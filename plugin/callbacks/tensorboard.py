@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,13 +13,8 @@ from plugin.callbacks.base import Callback, EpochInfo
 from plugin.process.files import no_space_is_user_error
 from plugin.training.loop import TrainState
 
-# Where a figure of EpochInfo.means is shown; the worst case's are added by kind.
-_TAGS = {
-    "loss": "loss/total",
-    "natural_loss": "loss/natural",
-    "natural_accuracy": "accuracy/natural",
-    "gradient_norm": "training/gradient_norm",
-}
+# Where a figure of EpochInfo.means is shown; those of a loss's terms are added by kind: loss/TERM, accuracy/TERM.
+_TAGS = {"loss": "loss/total", "gradient_norm": "training/gradient_norm"}
 
 
 class TensorBoard(Callback):
@@ -44,10 +40,10 @@ class TensorBoard(Callback):
 
     def on_epoch(self, state: TrainState, info: EpochInfo) -> None:
         figures = {
-            "schedule/eps": info.values.eps,
-            "schedule/kappa": info.values.kappa,
-            "schedule/beta": info.values.beta,
-            "schedule/learning_rate": info.values.lr,
+            "schedule/eps": float(info.values.eps),
+            "schedule/kappa": float(info.values.kappa),
+            "schedule/beta": float(info.values.beta),
+            "schedule/learning_rate": float(info.values.lr),
             "speed/images_per_second": info.images_per_second,
         }
         for name, value in info.means.items():
@@ -57,9 +53,13 @@ class TensorBoard(Callback):
         if isinstance(crossing, list):
             for index, share in enumerate(crossing, start=1):
                 figures[f"crossing/relu_{index}"] = share
+        self.write({**figures, **info.scalars}, info.epoch)
+
+    def write(self, figures: Mapping[str, float], epoch: int) -> None:
+        """Scalars of an epoch, each under its tag. Raises UserError when the device is full."""
         with no_space_is_user_error(self._folder):
             for tag, value in figures.items():
-                self.writer.add_scalar(tag, value, info.epoch)
+                self.writer.add_scalar(tag, value, epoch)
             self.writer.flush()
 
     def on_end(self, state: TrainState, result: dict[str, object]) -> None:

@@ -3,34 +3,34 @@
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import box
 from newrelax.network.modes import evaluating
 from plugin.certification.classification import worst_margin
+from plugin.certification.region import Region
 
 
 def pgd(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: float | Tensor,
     *,
     steps: int,
     step_size: float | None = None,
     restarts: int = 1,
-    data_range: tuple[float, float] = (0.0, 1.0),
+    region: Region = Region(),  # noqa: B008 (a frozen value)
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """For each input the point with the smallest worst margin that the attack met; shape of x, detached.
 
-    Every point lies in `box(x, eps, data_range)`, the very box that a certificate speaks of. Each restart begins at a
+    Every point lies in `region.box(x, eps)`, the very box that a certificate speaks of. Each restart begins at a
     uniform random point of the box (drawn from `generator`, or from the global stream of x's device) and takes
     `steps` signed gradient steps on the worst margin (Madry et al., 2018). x itself counts as met.
 
-    x: (batch, ...), y: (batch,) classes. eps and step_size (default 2.5·eps/steps) in input units.
+    x: (batch, ...), y: (batch,) classes. eps in the region's unit, step_size (default 2.5·radius/steps) in input units.
     The model is attacked in evaluation mode and left as it was: mode, buffers, gradients.
     """
-    lower, upper = box(x.detach(), eps, data_range)
-    step = 2.5 * eps / max(steps, 1) if step_size is None else step_size
+    lower, upper = region.box(x.detach(), eps)
+    step = 2.5 * region.radius(eps) / max(steps, 1) if step_size is None else step_size
     with evaluating(model), torch.enable_grad():
         best = x.detach().clone()
         best_margin = worst_margin(model(best), y).detach()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import box
 from newrelax.checks.soundness import Counterexample, find_counterexample
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
@@ -16,6 +15,7 @@ from plugin.certification.attacks import pgd
 from plugin.certification.bounding import Bounding
 from plugin.certification.classification import predictions as predicted
 from plugin.certification.classification import worst_margin
+from plugin.certification.region import Region
 from plugin.process.streams import seeded
 
 ESTIMATE = "estimate, not sound"
@@ -30,7 +30,8 @@ class UnsoundBounds(RuntimeError):
 class Evaluation:
     """What was found for each of the images, in their order, on the CPU.
 
-    eps: radius of the L∞ ball in pixel units; method: the one that certified, at the end of `certify_with`; engine: whose passes.
+    eps: radius of the L∞ ball in the region's unit. method: the one that certified, at the end of `certify_with`. engine: whose
+    passes.
     labels, predictions: (images,) int64.
     margins: (images, classes − 1), lower bounds of z_y − z_j, j ≠ y ascending; estimates of them if not method.sound.
     pgd_margins: (images,), the smallest margin that the attack met; the clean image counts as met.
@@ -94,8 +95,18 @@ class Evaluation:
         return values
 
 
+def accuracies(evaluation: Evaluation) -> dict[str, float | None]:
+    """The four accuracies as fractions, under the names of a run's result; None for what does not apply."""
+    return {
+        "natural_accuracy": evaluation.natural_accuracy,
+        "pgd_accuracy": evaluation.pgd_accuracy,
+        "certified_accuracy": evaluation.certified_accuracy,
+        "estimated_accuracy": evaluation.estimated_accuracy,
+    }
+
+
 def outside_counterexample(method: Method, registry: Registry) -> Counterexample | None:
-    """Where a relaxation from outside does not bound its activation; None for built-in ones and for methods that only estimate."""
+    """Where a relaxation from outside does not bound its activation; None for built-in ones and for mere estimates."""
     if not method.sound or registry.is_builtin(method.name):
         return None
     return next((found for part in method.relaxations if (found := find_counterexample(part)) is not None), None)
@@ -116,7 +127,7 @@ def evaluate(
     batch_size: int | None = None,
     pgd_steps: int = 40,
     pgd_restarts: int = 1,
-    data_range: tuple[float, float] = (0.0, 1.0),
+    region: Region = Region(),  # noqa: B008 (a frozen value)
     seed: int = 0,
     bounding: Bounding | None = None,
     progress: Callable[[int], object] | None = None,
@@ -124,7 +135,8 @@ def evaluate(
     """Classify, attack and certify the images x (images, ...) of classes y (images,) in evaluation mode.
 
     method: certifies; see `certifying_method` for methods that only train.
-    batch_size: images at once; None chooses by the method's memory. bounding: how bounds are computed.
+    batch_size: images at once; None chooses by the method's memory. region: which inputs are meant, and the unit of eps.
+    bounding: how bounds are computed.
     progress: called with the number of images each time so many are done.
     The random streams are those of `seed`, and the model's mode, gradients and everybody's streams are left alone.
     Raises UserError for a method without bounds, and UnsoundBounds where the attack breaks a certified image.
@@ -140,12 +152,12 @@ def evaluate(
         for part_x, part_y in zip(x.split(attack_batch), y.split(attack_batch), strict=True):
             logits = model(part_x)
             predictions.append(predicted(logits))
-            attacked = pgd(model, part_x, part_y, eps, steps=pgd_steps, restarts=pgd_restarts, data_range=data_range)
+            attacked = pgd(model, part_x, part_y, eps, steps=pgd_steps, restarts=pgd_restarts, region=region)
             pgd_margins.append(torch.minimum(worst_margin(model(attacked), part_y), worst_margin(logits, part_y)))
         network = (bounding or Bounding()).network(model, x.shape[1:], method)
         for part_x, part_y in zip(x.split(bound_batch), y.split(bound_batch), strict=True):
             network.check_same(part_x)
-            margins.append(network.bounds(*box(part_x, eps, data_range), part_y).margins)
+            margins.append(network.bounds(*region.box(part_x, eps), part_y).margins)
             if progress is not None:
                 progress(len(part_y))
     evaluation = Evaluation(

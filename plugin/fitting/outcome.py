@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from newrelax.registry import Registry
-from plugin.certification.evaluation import Evaluation, certifying_method, evaluate, outside_counterexample
-from plugin.runs.folder import device_name, versions
-from plugin.training.loop import TrainState
+from plugin.callbacks.base import Callback
+from plugin.callbacks.validation import Validation
+from plugin.certification.evaluation import accuracies, certifying_method, evaluate, outside_counterexample
+from plugin.process.device import device_name
+from plugin.runs.versions import versions
+
+if TYPE_CHECKING:
+    from plugin.fitting.run import Prepared
 
 
-def conclude(state: TrainState, registry: Registry, sound: bool) -> dict[str, object]:
-    """Evaluates the trained network on the test set; the content of result.json.
+def conclude(prepared: Prepared, hooks: Sequence[Callback] = (), *, progress: bool = True) -> dict[str, object]:
+    """Evaluates the trained network on the test set, which nothing has looked at before; the content of result.json.
 
-    ``sound``: whether the method's lines bound ReLU. A network trained with lines that do not has
-    no certified accuracy: what its own method says is an estimate.
+    A network trained with lines that do not bound has no certified accuracy: what its own method says is an estimate.
     """
+    state, registry, sound = prepared.state, prepared.registry, prepared.sound
     config, dataset = state.config, state.dataset
     method = registry.get_method(config.method)
     certifier = certifying_method(method, registry)
@@ -30,18 +35,25 @@ def conclude(state: TrainState, registry: Registry, sound: bool) -> dict[str, ob
         certifier = replace(certifier, sound=False)
     x, y = dataset.test_x[: config.limit_test], dataset.test_y[: config.limit_test]
     started = time.perf_counter()
-    with tqdm(total=len(y), desc="certifying", unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
-        evaluation = evaluate(state.model, x, y, config.eps, certifier, bounding=state.bounding, progress=bar.update)
+    silent = not (progress and sys.stderr.isatty())
+    with tqdm(total=len(y), desc="certifying", unit="image", leave=False, disable=silent) as bar:
+        evaluation = evaluate(
+            state.model, x, y, config.eps, certifier, region=state.learner.region, bounding=state.bounding, progress=bar.update
+        )
+    measured = next((hook for hook in hooks if isinstance(hook, Validation)), None)
     return {
         "method": config.method,
+        "loss": state.loss.label,
         "dataset": config.dataset,
         "model": config.model,
         "eps": config.eps,
+        **({} if config.eps_unit == "input" else {"eps_unit": config.eps_unit}),
         "train_eps": config.train_eps,
         "epochs": config.epochs,
         "steps": state.step,
         "seed": config.seed,
-        **_accuracies(evaluation),
+        **accuracies(evaluation),
+        **({} if measured is None else {"validation": measured.last}),
         "certify_method": certifier.label,
         "engine": evaluation.engine,
         "sound": certifier.sound,
@@ -72,7 +84,8 @@ def table(result: Mapping[str, object]) -> str:
         rows.append((f"estimate, NOT certified ({by})", _percent(result["estimated_accuracy"])))
     width = max(len(name) for name, _ in rows)
     head = (
-        f"{result['method']} on {result['dataset']}, {result['model']}, eps {result['eps']:.4g}, "
+        f"{result['method']} on {result['dataset']}, {result['model']}, eps {result['eps']:.4g}"
+        f"{' of each range' if result.get('eps_unit') == 'range' else ''}, "
         f"{result['epochs']} epochs, seed {result['seed']}, {result['test_images']} test images"
     )
     if result["scale"] is not None:
@@ -81,15 +94,6 @@ def table(result: Mapping[str, object]) -> str:
         head += f"\ntrained on a part of {result['train_images']} images"
     lines = [f"{name:<{width}}  {value:>8}" for name, value in rows]
     return "\n".join([head, *lines, f"{'training time':<{width}}  {float(str(result['seconds'])):>6.1f} s"])
-
-
-def _accuracies(evaluation: Evaluation) -> dict[str, float | None]:
-    return {
-        "natural_accuracy": evaluation.natural_accuracy,
-        "pgd_accuracy": evaluation.pgd_accuracy,
-        "certified_accuracy": evaluation.certified_accuracy,
-        "estimated_accuracy": evaluation.estimated_accuracy,
-    }
 
 
 def _percent(fraction: object) -> str:

@@ -1,12 +1,13 @@
-"""One training run from its config to its result, in a folder."""
+"""One training run from its config to its result, with a folder or without one."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from newrelax.bounds import BoundedNetwork
 from newrelax.checks.soundness import find_counterexample
@@ -18,16 +19,21 @@ from plugin.callbacks.checkpoint import Checkpoints
 from plugin.callbacks.metrics import Metrics
 from plugin.callbacks.progress import Progress
 from plugin.callbacks.tensorboard import TensorBoard
+from plugin.callbacks.validation import Validation
 from plugin.certification.evaluation import certifying_method
-from plugin.data.builtin import load
+from plugin.certification.region import Region
+from plugin.data import Dataset
+from plugin.fitting.datasets import load_dataset
 from plugin.fitting.outcome import conclude
-from plugin.models.build import build, load_weights
+from plugin.models.build import build
+from plugin.models.weights import load_weights
+from plugin.process.device import check_device
 from plugin.process.distributed import process_device
 from plugin.process.interrupt import Interrupted, StopRequest
 from plugin.process.world import World
 from plugin.runs import checkpoint
 from plugin.runs.folder import RunFolder
-from plugin.settings.config import Config, PluginFile
+from plugin.settings.config import GIVEN, Config, PluginFile
 from plugin.training.loop import TrainState, train
 
 
@@ -37,23 +43,6 @@ def load_registry(config: Config) -> Registry:
         if PluginFile.read(plugin.path) != plugin:
             raise UserError(f"plugin {plugin.path} changed since the run started: restore it, or start another run with --out")
     return Registry.load([plugin.path for plugin in config.plugins])
-
-
-def check_device(name: str) -> torch.device:
-    """The device of that name. Raises UserError when this machine or this program has none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}: expected cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported: expected cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise UserError(f"--device {name}: this machine has no CUDA device; use --device cpu")
-        if (device.index or 0) >= count:
-            raise UserError(f"--device {name}: this machine's CUDA devices are cuda:0 to cuda:{count - 1}")
-    return device
 
 
 def check_soundness(method: Method, allow_unsound: bool) -> bool:
@@ -71,22 +60,38 @@ def check_soundness(method: Method, allow_unsound: bool) -> bool:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run at its start, before anything is written. ``sound``: whether the method's lines bound ReLU."""
+    """A run at its start, before anything is written. sound: whether the method's lines bound their activations."""
 
     state: TrainState
     registry: Registry
     sound: bool
 
+    @property
+    def certifier(self) -> Method:
+        """The method that certifies what the run trains; an estimate where a relaxation does not bound."""
+        return certifying_method(self.state.method, self.registry)
 
-def prepare(config: Config, registry: Registry, world: World | None = None, *, initial: bool = True) -> Prepared:
+
+def prepare(
+    config: Config,
+    registry: Registry,
+    world: World | None = None,
+    *,
+    initial: bool = True,
+    model: nn.Module | None = None,
+    dataset: Dataset | None = None,
+) -> Prepared:
     """Data, network and optimiser of a run. Raises UserError for whatever does not exist or fit.
 
-    ``initial`` false: a checkpoint will give the weights, ``config.weights`` need not be there any more.
+    initial: false when a checkpoint will give the weights, and `config.weights` need not be there any more. model, dataset:
+    in place of what the config names.
     """
     world = World() if world is None else world
     if config.capture and world.size > 1:
         raise UserError("--capture: gradients that processes add up cannot be recorded; use it with a single process")
-    device = process_device(os.environ, check_device(config.device).type) if world.size > 1 else check_device(config.device)
+    device = check_device(config.device)
+    if world.size > 1:
+        device = process_device(os.environ, device.type)
     method = registry.get_method(config.method)
     sound = check_soundness(method, config.allow_unsound)
     if not sound:
@@ -94,13 +99,31 @@ def prepare(config: Config, registry: Registry, world: World | None = None, *, i
     certifier = certifying_method(method, registry)
     if not certifier.gives_bounds:
         raise UserError(f"{method.label}: expected a method that bounds, or certify_with naming one, got {certifier.label}")
-    dataset = load(config.dataset, config.data_dir, device, limit_train=config.limit_train, seed=config.seed)
-    model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
+    _refuse_absent(config, model, dataset)
+    dataset = load_dataset(config, registry, device) if dataset is None else dataset.to(device)
+    check_data(config, dataset)
+    if model is None:
+        model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
     if config.weights is not None and initial:
         load_weights(model, config.weights)
     if not method.gives_bounds:  # others trace the model at their start; these only when they certify
         BoundedNetwork(model, dataset.input_shape, certifier, engine=config.engine, operators=registry.operators)
-    return Prepared(TrainState.create(config, method, model.to(device), dataset, world, registry.operators), registry, sound)
+    return Prepared(TrainState.create(config, method, model.to(device), dataset, world, registry), registry, sound)
+
+
+def check_data(config: Config, dataset: Dataset) -> None:
+    """Raises UserError for a radius that the data has no room for, and for augmentation of what are no images."""
+    if config.augment and len(dataset.input_shape) != 3:
+        raise UserError(f"--augment crops images: expected inputs [channels, height, width], got {dataset.input_shape}")
+    region = Region.by(config.eps_unit, dataset.data_range)
+    region.check(config.eps)
+    region.check(config.train_eps, "train-eps")
+
+
+def _refuse_absent(config: Config, model: nn.Module | None, dataset: Dataset | None) -> None:
+    for name, given in (("model", model), ("dataset", dataset)):
+        if getattr(config, name) == GIVEN and given is None:
+            raise UserError(f"the run's {name} was given from Python: go on from there with plugin.fit(…, out=…, resume=True)")
 
 
 def train_along(prepared: Prepared, out: Path, *, resume: bool, stop: StopRequest) -> None:
@@ -113,37 +136,67 @@ def train_along(prepared: Prepared, out: Path, *, resume: bool, stop: StopReques
 
 def run(
     prepared: Prepared,
-    folder: RunFolder,
+    folder: RunFolder | None,
     *,
     resume: bool = False,
     stop: StopRequest | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
 ) -> dict[str, object]:
     """Trains, evaluates on the whole test set and writes the result, which it returns.
 
-    Goes on from the folder's checkpoint when ``resume`` is true and there is one.
+    Goes on from the folder's checkpoint when `resume` is true and there is one. Without a folder nothing is written.
+    callbacks: beside the run's own and those that plugins bring.
     """
     state = prepared.state
-    if resume and folder.checkpoint.exists():
+    if resume and folder is not None and folder.checkpoint.exists():
         checkpoint.restore(folder.checkpoint, state)
-    board = TensorBoard(folder.path)
-    callbacks: list[Callback] = [Metrics(folder), board, Progress()]
-    callbacks.append(Checkpoints(folder.checkpoint, state.config.checkpoint_interval()))
-    if state.config.analyze:
-        from plugin.callbacks.analysis import Analysis  # brings matplotlib, which other runs need not wait for
-
-        callbacks.append(Analysis(board, folder.path, state.config.analyze_every, state.config.analyze_budget))
+    hooks = [*_own_callbacks(prepared, folder, progress), *_from_plugins(prepared.registry), *callbacks]
+    if folder is not None:
+        # Last, so that other files are never behind the checkpoint; the analysis after it, since it may take long.
+        hooks.append(Checkpoints(folder.checkpoint, state.config.checkpoint_interval()))
+        hooks += _analysis(state, folder, hooks)
     try:
-        train(state, callbacks, stop)
+        train(state, hooks, stop)
         if stop is not None:
             stop.strike_now()
-        result = conclude(state, prepared.registry, prepared.sound)
-        folder.write_model(state.model)
-        for callback in callbacks:
+        result = conclude(prepared, hooks, progress=progress)
+        if folder is not None:
+            folder.write_model(state.model)
+        for callback in hooks:
             callback.on_end(state, result)
-        folder.write_result(result)
+        if folder is not None:
+            folder.write_result(result)
     except Interrupted as stopped:
+        if folder is None:
+            raise
         raise Interrupted(stopped.signal, f"{stopped}; saved in {folder.path}, continue with --resume") from None
     finally:
-        for callback in callbacks:
+        for callback in hooks:
             callback.close()
     return result
+
+
+def _own_callbacks(prepared: Prepared, folder: RunFolder | None, progress: bool) -> list[Callback]:
+    board = None if folder is None else TensorBoard(folder.path)
+    hooks: list[Callback] = []
+    if folder is not None and board is not None:
+        hooks += [Metrics(folder), board]
+    if prepared.state.dataset.validation_y is not None:
+        hooks.append(Validation(prepared.certifier, board, None if folder is None else folder.path))
+    return [*hooks, Progress()] if progress else hooks
+
+
+def _analysis(state: TrainState, folder: RunFolder, hooks: Sequence[Callback]) -> list[Callback]:
+    if not state.config.analyze:
+        return []
+    from plugin.callbacks.analysis import Analysis  # brings matplotlib, which other runs need not wait for
+
+    board = next(hook for hook in hooks if isinstance(hook, TensorBoard))
+    return [Analysis(board, folder.path, state.config.analyze_every, state.config.analyze_budget)]
+
+
+def _from_plugins(registry: Registry) -> list[Callback]:
+    """A fresh one of each callback class that a plugin brings."""
+    kinds = [value for _, value in registry.extensions if isinstance(value, type) and issubclass(value, Callback)]
+    return [kind() for kind in kinds]

@@ -2,8 +2,8 @@
 
 Every process draws the same global batches and takes its own part of each; gradients of the certified loss, the
 measured sums and the wish to stop are added up over the processes, so that all of them take the same step as a single
-process would, to rounding.  Two things are a process's own: batch norm normalises by the statistics of its part, and
-methods that draw (attacks, random slopes) draw for it.  Only rank 0 writes files.
+process would, to rounding. Two things are a process's own: batch norm normalises by the statistics of its part, and
+methods that draw (attacks, random slopes) draw for it. Only rank 0 writes files.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # public, but not marked so
 
 from newrelax.errors import UserError
 from plugin.process.world import World
@@ -30,7 +31,7 @@ class ProcessWorld(World):
     `device`: where this process's tensors to be summed live.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def part(self, count: int) -> slice:
         """This process's part of `count` inputs: contiguous, in the order of ranks, sizes differing by one at most.
@@ -55,7 +56,7 @@ class ProcessWorld(World):
     def sum_gradients(self, model: nn.Module) -> None:
         """Add up the gradients of `model`'s parameters over the processes.
 
-        The processes' losses must be parts of one sum.  A parameter that no process has a gradient for keeps none.
+        The processes' losses must be parts of one sum. A parameter that no process has a gradient for keeps none.
         Batch norm's running statistics, which each process measures on its part, become their mean.
         """
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -63,7 +64,7 @@ class ProcessWorld(World):
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]  # every one by now
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         buffers = [buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()]
         for group in _by_dtype([*gradients, *buffers, had]):
@@ -81,29 +82,13 @@ class ProcessWorld(World):
             dist.all_reduce(asked, op=dist.ReduceOp.MAX)
         return int(asked) or None
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The processes' tensors one after another along dimension 0, in the order of ranks, in every process.
-
-        Parts may differ in length, as those of `part` do.
-        """
-        lengths = torch.zeros(self.size, dtype=torch.int64, device=self.device)
-        lengths[self.rank] = len(tensor)
-        self.sum_([lengths])
-        longest = int(lengths.max())
-        padded = tensor.new_zeros((longest, *tensor.shape[1:]), device=self.device)
-        padded[: len(tensor)] = tensor.to(self.device)
-        gathered = [torch.empty_like(padded) for _ in range(self.size)]
-        with _lost_process_is_user_error():
-            dist.all_gather(gathered, padded)
-        return torch.cat([part[:length] for part, length in zip(gathered, lengths.tolist(), strict=True)]).to(tensor.device)
-
     def share(self, text: str | None) -> str:
         """Rank 0's text, in every process."""
-        data = torch.frombuffer(bytearray((text or "").encode()), dtype=torch.uint8) if self.is_writer and text else None
-        length = torch.tensor([0 if data is None else len(data)], device=self.device)
+        data = list((text or "").encode()) if self.is_writer else []
+        length = torch.tensor([len(data)], device=self.device)
         with _lost_process_is_user_error():
             dist.broadcast(length, src=0)
-            held = data.to(self.device) if data is not None else torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+            held = torch.tensor(data or [0] * int(length), dtype=torch.uint8, device=self.device)
             if len(held):
                 dist.broadcast(held, src=0)
         return bytes(held.tolist()).decode()
@@ -122,8 +107,10 @@ class ProcessWorld(World):
 def connect(environment: Mapping[str, str], device: str) -> Iterator[World]:
     """The world that `torchrun` set up in the environment variables; a single process without them.
 
-    gloo connects processes on CPUs, nccl on GPUs, a process a GPU.  Raises UserError when the variables are
-    incomplete, or there are more processes than GPUs on this machine.
+    gloo connects processes on CPUs, nccl on GPUs, a process a GPU.
+
+    Raises:
+        UserError: the variables are incomplete, or there are more processes than GPUs on this machine.
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         yield World()
@@ -138,8 +125,8 @@ def connect(environment: Mapping[str, str], device: str) -> Iterator[World]:
     # torchrun's own store server outlives the processes it starts: only those without it need one.
     serves = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     with _lost_process_is_user_error():
-        store = dist.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), size, serves, multi_tenant=True)
-        store = dist.PrefixStore(agree_on_round(store, rank, size), store)
+        server = TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), size, serves, multi_tenant=True)
+        store = PrefixStore(agree_on_round(server, rank, size), server)
         dist.init_process_group("nccl" if where.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield ProcessWorld(rank=rank, size=size, device=where)
@@ -147,11 +134,11 @@ def connect(environment: Mapping[str, str], device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def agree_on_round(store: dist.Store, rank: int, size: int) -> str:
+def agree_on_round(store: Store, rank: int, size: int) -> str:
     """A name for this start of the processes, the same in all of them and never used before.
 
     A store that outlives a lost process still holds the addresses of those before; torch 2.15 tries to connect to
-    them.  Under a new name there are none.  A process believes a name only when rank 0 has answered its own greeting
+    them. Under a new name there are none. A process believes a name only when rank 0 has answered its own greeting
     under it, so that the name of an earlier start is never taken for today's.
     """
     own = uuid.uuid4().hex
@@ -161,7 +148,7 @@ def agree_on_round(store: dist.Store, rank: int, size: int) -> str:
         store.set(f"{own}/answer", ",".join(greetings))
         return own
     while True:
-        name = store.get("round").decode()
+        name = str(store.get("round").decode())
         store.set(f"{name}/{rank}", own)
         if store.check([f"{name}/answer"]) and own in store.get(f"{name}/answer").decode():
             return name
@@ -169,7 +156,11 @@ def agree_on_round(store: dist.Store, rank: int, size: int) -> str:
 
 
 def process_device(environment: Mapping[str, str], device: str) -> torch.device:
-    """The device of this process: its own GPU when `device` is `cuda`."""
+    """The device of this process: its own GPU when `device` is `cuda`.
+
+    Raises:
+        UserError: a device that processes cannot share, or more processes than GPUs on this machine.
+    """
     if "LOCAL_RANK" not in environment or device == "cpu":
         return torch.device(device)
     if device != "cuda":
@@ -181,6 +172,7 @@ def process_device(environment: Mapping[str, str], device: str) -> torch.device:
 
 
 def _by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The tensors in groups of one dtype, each of which travels as one message."""
     groups: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
         groups.setdefault(tensor.dtype, []).append(tensor)
@@ -189,6 +181,7 @@ def _by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
 @contextmanager
 def _lost_process_is_user_error() -> Iterator[None]:
+    """Turns what torch.distributed raises when a process is gone into one line that says how to go on."""
     try:
         yield
     except RuntimeError as error:

@@ -15,9 +15,10 @@ TEMPORARY_SUFFIX = ".partial"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces ``path`` by ``content``; whoever is killed at any instant leaves the old or the new file.
+    """Replaces `path` by `content`; whoever is killed at any instant leaves the old or the new file.
 
-    Raises UserError when the device is full; the unfinished file is removed and the old one kept.
+    Raises:
+        UserError: the device is full; the unfinished file is removed and the old one kept.
     """
     partial = path.with_name(path.name + TEMPORARY_SUFFIX)
     with no_space_is_user_error(path):
@@ -35,8 +36,26 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:
-    """Like :func:`write_atomically`, with ``values`` as indented JSON."""
+    """Like `write_atomically`, with `values` as indented JSON."""
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def write_output(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, following links; what is no file (a pipe, /dev/stdout) is written through.
+
+    Raises:
+        UserError: that cannot be done.
+    """
+    # Replacing /dev/stdout, as an atomic write would, takes it from every program on the machine.
+    stream = path.parent in (Path("/dev"), Path("/dev/fd")) or (path.exists() and not path.is_file())
+    try:
+        if stream:
+            with open(path, "a") as file:
+                file.write(text)
+        else:
+            write_atomically(path.resolve(), text.encode())
+    except OSError as problem:
+        raise UserError(f"cannot write {path}: {problem.strerror or problem}") from problem
 
 
 @contextmanager

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What `signal.signal` takes and gives back."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved what it had. ``signal`` is the signal's number."""
+    """The run was asked to stop and has saved what it had. `signal` is the signal's number."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
@@ -23,14 +27,14 @@ class Interrupted(Exception):
 class StopRequest:
     """Remembers that a signal asked to stop. A context manager, in effect on the main thread only.
 
-    At first a signal is only remembered in ``signal``; after :meth:`strike_now` it raises
-    :class:`Interrupted` where it strikes.
+    At first a signal is only remembered in `signal`; after `strike_now` it raises
+    `Interrupted` where it strikes.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._deferred = True
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -40,10 +44,10 @@ class StopRequest:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def strike_now(self) -> None:
-        """From here on nothing needs saving: raises :class:`Interrupted` for a signal that came or comes."""
+        """From here on nothing needs saving: raises `Interrupted` for a signal that came or comes."""
         self._deferred = False
         if self.signal is not None:
             self._raise(self.signal)

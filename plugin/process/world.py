@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among ``size`` processes; only ``rank`` 0 writes files.
+    """This process's place among `size` processes; only `rank` 0 writes files.
 
     Here a single process, which has everything itself already; plugin.process.distributed connects several.
     """
@@ -20,10 +20,11 @@ class World:
 
     @property
     def is_writer(self) -> bool:
+        """Whether this process writes the run's files."""
         return self.rank == 0
 
     def part(self, count: int) -> slice:
-        """This process's part of ``count`` inputs."""
+        """This process's part of `count` inputs."""
         return slice(0, count)
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from newrelax.errors import UserError
-from plugin.process.files import write_atomically
+from plugin.process.tensors import Damaged, Unreadable, load_checked, save_checked
+from plugin.process.tensors import trailer as trailer
 from plugin.training.loop import TrainState
 
 FILE_NAME = "checkpoint.pt"
-# The file is what torch.save wrote, then one line with this mark and the SHA-256 of all before it:
-# torch by itself does not notice a damaged tensor, and its reader does not mind what follows.
-MARK = b"\nnewrelax checkpoint 1 sha256 "
-_TRAILER_LENGTH = len(MARK) + 65
 
 
 def save(path: Path, state: TrainState) -> None:
     """Writes the state of a run atomically, in the middle of an epoch too.
 
-    Raises plugin.training.finite.NonFiniteLoss instead of saving a run that went bad, and UserError when
-    the device is full; the checkpoint before stays in both cases.
+    Raises:
+        NonFiniteLoss: the run went bad; the checkpoint before stays.
+        UserError: the device is full; the checkpoint before stays.
     """
     state.check_finite()
     state.check_weights()
@@ -42,42 +38,33 @@ def save(path: Path, state: TrainState) -> None:
         "epoch_step": state.epoch_step,
         "seconds": state.seconds,
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    body = buffer.getvalue()
-    write_atomically(path, body + trailer(body))
+    save_checked(path, content)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU. No code in it can run.
 
-    Raises UserError when the file is absent, not a checkpoint of this program, or damaged.
+    Raises:
+        UserError: the file is absent, not a checkpoint of this program, or damaged.
     """
     try:
-        content = path.read_bytes()
+        return dict(load_checked(path, ours=True))
     except OSError as problem:
         raise UserError(f"cannot read checkpoint {path}: {problem.strerror}") from problem
-    body = content[:-_TRAILER_LENGTH]
-    if not content.endswith(trailer(body)):
+    except Damaged as problem:
         raise UserError(
             f"{path} is not a checkpoint of this program, or it is damaged or truncated: its checksum does not "
             "match; nothing of it was loaded"
-        )
-    try:
-        return dict(torch.load(io.BytesIO(body), map_location="cpu", weights_only=True))
-    except Exception as problem:  # whatever the unpickler stumbles over, the file is to blame
+        ) from problem
+    except (Unreadable, TypeError, ValueError) as problem:
         raise UserError(f"checkpoint {path} holds what this program never writes; it was not loaded") from problem
 
 
-def trailer(body: bytes) -> bytes:
-    """What follows ``body`` in a checkpoint: the mark and the checksum."""
-    return MARK + hashlib.sha256(body).hexdigest().encode() + b"\n"
-
-
 def restore(path: Path, state: TrainState) -> None:
-    """Puts a run back to where ``path`` was saved; the random streams last.
+    """Puts a run back to where `path` was saved; the random streams last.
 
-    Raises UserError as :func:`read` does, and when the checkpoint belongs to another run.
+    Raises:
+        UserError: as `read` does, and when the checkpoint belongs to another run.
     """
     content = read(path)
     if content.get("device") != state.device.type:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
-import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from newrelax.errors import UserError
 from plugin.process.files import TEMPORARY_SUFFIX, no_space_is_user_error, write_atomically, write_json
+from plugin.process.lock import Held, locked
 from plugin.runs import checkpoint
+from plugin.runs.versions import versions
 from plugin.settings.config import Config
 
 CONFIG, METRICS, RESULT, MODEL = "config.json", "metrics.jsonl", "result.json", "model.pt"
@@ -24,15 +24,15 @@ CONFIG, METRICS, RESULT, MODEL = "config.json", "metrics.jsonl", "result.json", 
 
 @dataclass
 class RunFolder:
-    """A folder that holds one run. Open it with :meth:`create` or :meth:`reopen`."""
+    """A folder that holds one run, and that no other process trains in. Open it with :meth:`create` or :meth:`reopen`."""
 
     path: Path
-    _lock: io.IOBase | None = field(default=None, repr=False)
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @classmethod
     def create(cls, path: Path, config: Config) -> RunFolder:
         """A folder for a new run. Raises UserError when it holds a run already."""
-        folder = cls._open(path)
+        folder = cls.reopen(path)
         try:
             refuse_held(path)
         except UserError:
@@ -43,29 +43,21 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
-        """The folder of a run that is to go on."""
-        return cls._open(path)
-
-    @classmethod
-    def _open(cls, path: Path) -> RunFolder:
+        """The folder of a run that is to go on. Raises UserError when another process is at it."""
+        held = ExitStack()
         try:
             with no_space_is_user_error(path):
                 path.mkdir(parents=True, exist_ok=True)
-                lock = open(path / ".lock", "w")
+                held.enter_context(locked(path / ".lock"))
+        except Held as problem:
+            raise UserError(
+                f"another process is training in {path} ({problem.holder}): wait for it, or choose another folder with --out"
+            ) from None
         except OSError as problem:
             raise UserError(f"cannot make the run folder {path}: {problem.strerror}") from problem
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(
-                f"another process is training in {path}: wait for it, or choose another folder with --out"
-            ) from None
-        except OSError:
-            pass  # a file system without locks: nothing to hold
         for partial in path.glob("*" + TEMPORARY_SUFFIX):
             partial.unlink()
-        return cls(path, lock)
+        return cls(path, held)
 
     @property
     def checkpoint(self) -> Path:
@@ -105,9 +97,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets other processes have the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._held.close()
 
 
 def holds_run(path: Path) -> bool:
@@ -129,8 +119,12 @@ def finished_result(path: Path) -> dict[str, object] | None:
 def read_config(path: Path) -> Config:
     """The config of the run in the folder ``path``. Raises UserError when there is none that fits."""
     values = read_json(path / CONFIG)
-    values.pop("versions", None)
-    return Config.from_json(values)
+    made_by = values.pop("versions", None)
+    try:
+        return Config.from_json(values)
+    except UserError as problem:
+        version = made_by.get("newrelax", "unknown") if isinstance(made_by, dict) else "unknown"
+        raise UserError(f"{path / CONFIG} was made by version {version} and does not fit this one: {problem}") from problem
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -144,22 +138,3 @@ def read_json(path: Path) -> dict[str, object]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return values
-
-
-def versions() -> dict[str, str]:
-    """Of what decides figures: Python, torch, auto_LiRPA and this project."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("auto_LiRPA", "newrelax"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def device_name(device: torch.device) -> str:
-    """The device as a reader of a result wants it named."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"

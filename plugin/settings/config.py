@@ -1,36 +1,30 @@
-"""The settings of one training run: a frozen, typed value that is checked once, where it is made."""
+"""The settings of one training run: the table from which options, checks, JSON and lists derive."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import re
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal, Self
 
-import torch
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from newrelax.bounds import ENGINES, can_fuse
+from newrelax.bounds import Engine
 from newrelax.errors import UserError
-from newrelax.methods.method import Method
-from plugin.data import builtin as data
-from plugin.training.recipes import find_recipe
+from plugin.settings.table import Table, setting, traits
+from plugin.settings.types import Numbers, Pair, Radius, Range
 
-DEFAULT_MODEL = {"digits": "CONV", "mnist": "CONV", "fashion-mnist": "CONV", "svhn": "CONV", "cifar10": "CONV+"}
-DEFAULT_EPS = {"digits": 0.1, "mnist": 0.3, "fashion-mnist": 0.3, "svhn": 8 / 255, "cifar10": 8 / 255}
-OPTIMIZERS = ("adam", "sgd")
-LATER: Mapping[str, object] = {"engine": "newrelax"}
-"""Settings that runs of earlier versions have not written down, with what they did."""
+RECIPE = "the recipe's"
+DATASET = "the data set's"
+GIVEN = "(given from Python)"
+"""Data set or network of a run that was started with objects, not names."""
 
 
-@dataclass(frozen=True)
-class PluginFile:
-    """A local file with relaxations: its absolute path and what it held when the run started."""
+class PluginFile(BaseModel):
+    """A local file with relaxations or other nouns: its absolute path and what it held when the run started."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
     sha256: str
 
@@ -40,264 +34,137 @@ class PluginFile:
         file = Path(path).expanduser().absolute()
         if not file.is_file():
             raise UserError(f"--plugin {path}: no such file")
-        return cls(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+        return cls(path=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides what a run computes.
+class Config(Table):
+    """Everything that decides what a run computes, resolved: no value is left to be chosen.
 
-    ``eps`` is the radius certified at and ``train_eps`` the one that the ramp ends at, both in
-    pixel units; ``warmup``, ``ramp``, ``milestones`` and ``halve_every`` are in epochs and may be
-    fractions. ``beta`` None: the method does not mix two bounds. ``loss_fusion``: train on the
-    cross-entropy's own bound (newrelax.fusion); evaluation keeps to the margins. ``capture``:
-    replay steps as CUDA graphs (plugin.training.capture). ``engine``: whose passes compute bounds. ``scale`` is only the record of how the recipe's
-    length was shortened. ``analyze_every`` is in epochs, ``analyze_budget`` in % of training time.
-
-    Raises UserError when a value is out of its range.
+    Lengths (warmup, ramp, milestones, …) are in epochs and may be fractions. Raises UserError when a value is out of its range.
     """
 
-    method: str
-    dataset: str
-    model: str
-    eps: float
-    train_eps: float
-    eps_start: float
-    epochs: int
-    batch_size: int
-    accumulate: int
-    warmup: float
-    ramp: float
-    kappa: tuple[float, float]
-    beta: tuple[float, float] | None
-    loss_fusion: bool
-    l1: float
-    optimizer: str
-    lr: float
-    lr_decay: float
-    milestones: tuple[float, ...]
-    halve_every: float | None
-    momentum: float
-    clip_grad: float | None
-    pgd_steps: int
-    augment: bool
-    seed: int
-    device: str
-    capture: bool
-    data_dir: str
-    limit_train: int | None
-    limit_test: int | None
-    scale: float | None
-    weights: str | None
-    plugins: tuple[PluginFile, ...]
-    allow_unsound: bool
-    bound_memory: int | None
-    engine: str
-    checkpoint_every: str
-    analyze: bool
-    analyze_every: int
-    analyze_budget: float
+    method: str = setting('Like IBP or CROWN-Soft:gamma=1; "list" prints all.', said="CROWN-IBP")
+    dataset: str = setting(
+        'A name ("list" prints all), package.module:factory, a folder of class folders, or an .npz file.', said="digits"
+    )
+    model: str = setting("FC, CONV, CONV+, CNN7 or package.module:factory.", said=DATASET)
+    eps: Radius = setting("Radius of the L∞ ball that is certified, in --eps-unit.", gt=0, said=DATASET)
+    eps_unit: Literal["input", "range"] = setting(
+        "ε is in input units (pixels), or a multiple of each feature's range.", "input"
+    )
+    train_eps: Radius = setting("Radius trained at, where it differs from --eps.", gt=0, said=RECIPE)
+    eps_start: Radius = setting("ε where the ramp starts.", ge=0, said=RECIPE)
+    data_range: Range = setting("Where inputs end: data (declared or computed), none, or two numbers.", "data")
+    epochs: int = setting("Length of training; the recipe's schedule is scaled to it.", ge=1, said=RECIPE)
+    scale: float | None = setting("Shortens the recipe's length by this factor in (0, 1].", None, gt=0, le=1)
+    batch_size: int = setting("Inputs a step.", ge=1, said=RECIPE)
+    accumulate: int = setting("Pieces that a batch goes through in, to save memory.", 1, ge=1)
+    warmup: float = setting("Epochs of natural training at the start.", ge=0, said=RECIPE)
+    ramp: float = setting("Epochs in which ε, κ and β move from their start to their end.", ge=0, said=RECIPE)
+    loss: str = setting('Like certified or adversarial:steps=10; "list" prints all.', said="the method's")
+    kappa: Pair = setting("Share of the natural loss: START,END of the ramp, or one number.", said=RECIPE)
+    beta: Pair | None = setting(
+        "Share of the method's logits, the rest being IBP's: START,END, or one number.", None, said="the method's"
+    )
+    l1: float = setting("λ₁, the factor of the weights' L1 norm.", ge=0, said=RECIPE)
+    optimizer: Literal["adam", "sgd"] = setting("The optimiser.", "adam")
+    lr: float = setting("Learning rate.", gt=0, said=RECIPE)
+    lr_decay: float = setting("The learning rate is multiplied by it at each milestone.", 0.1, gt=0, le=1)
+    milestones: Numbers = setting("Epochs at which the learning rate drops: E1,E2,…", said=RECIPE)
+    halve_every: float | None = setting(
+        "After the ramp, halve the learning rate every so many epochs.", None, gt=0, said=RECIPE
+    )
+    momentum: float = setting("Of sgd.", ge=0, said="0.9 for sgd")
+    clip_grad: float | None = setting("Largest L2 norm of the gradient.", None, gt=0)
+    augment: bool = setting("Random crop and flip.", said=RECIPE)
+    seed: int = setting("Of weights, batches and random methods.", 0, ge=0, lt=2**63)
+    device: str = setting("cpu, cuda or cuda:N.", said="cuda where there is one", resumable=True)
+    capture: bool = setting("On a GPU: replay each step as one CUDA graph.", False)
+    data_dir: str = setting("Folder of the data sets.", "data", resumable=True)
+    limit_train: int | None = setting("Train on a stratified part of this many examples.", None, ge=1)
+    limit_test: int | None = setting("Evaluate on the first examples of the test set only.", None, ge=1)
+    validation: float = setting(
+        "Share of the training set to hold back, stratified, and to measure along the way.", 0.0, ge=0, lt=1
+    )
+    validate_every: int = setting("Epochs between measurements of the held-back part.", 5, ge=1, resumable=True)
+    weights: str | None = setting("Start from these weights (a state dict or safetensors).", None)
+    plugins: tuple[PluginFile, ...] = setting("Python file with relaxations, losses, data sets … of your own.", ())
+    allow_unsound: bool = setting("Train with a relaxation that bounds nothing.", False)
+    bound_memory: int | None = setting("Largest memory for bounds, in MiB.", None, gt=0)
+    engine: Engine = setting("Whose passes compute bounds: this project's, or auto_LiRPA's.", "newrelax")
+    checkpoint_every: str = setting("Like 2epochs or 500steps.", "1epochs", resumable=True)
+    analyze: bool = setting("Measure continuity, sensitivity and tightness along the way.", False, resumable=True)
+    analyze_every: int = setting("Epochs between measurements.", 1, ge=1, resumable=True)
+    analyze_budget: float = setting("Largest share of the training time for them, in %.", 10.0, gt=0, resumable=True)
 
-    def __post_init__(self) -> None:
-        for name in ("eps", "train_eps"):
-            value = getattr(self, name)
-            _check(0 < value <= 1, name, "in (0, 1] (pixels are in [0, 1])", value)
-        _check(0 <= self.eps_start <= 1, "eps_start", "in [0, 1]", self.eps_start)
-        for name in ("epochs", "batch_size", "accumulate", "pgd_steps", "analyze_every"):
-            _check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("warmup", "ramp", "l1", "momentum"):
-            _check(0 <= getattr(self, name) < float("inf"), name, "at least 0", getattr(self, name))
-        for name in ("lr", "analyze_budget"):
-            _check(0 < getattr(self, name) < float("inf"), name, "above 0", getattr(self, name))
-        _check(0 < self.lr_decay <= 1, "lr_decay", "in (0, 1]", self.lr_decay)
-        _check(all(0 <= m < float("inf") for m in self.milestones), "milestones", "at least 0", self.milestones)
-        for name in ("kappa", "beta"):
-            pair = getattr(self, name)
-            if pair is not None:
-                _check(all(0 <= end <= 1 for end in pair), name, "two numbers in [0, 1]", pair)
-        for name in ("clip_grad", "halve_every", "scale", "limit_train", "limit_test", "bound_memory"):
-            value = getattr(self, name)
-            _check(value is None or 0 < value < float("inf"), name, "above 0", value)
-        _check(0 <= self.seed < 2**63, "seed", "in [0, 2^63)", self.seed)
-        _check(self.engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}", self.engine)
-        _check(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}", self.optimizer)
-        _check(self.dataset in data.NAMES, "dataset", f"one of {', '.join(data.NAMES)}", self.dataset)
+    @field_validator("kappa", "beta")
+    @classmethod
+    def _shares(cls, pair: tuple[float, float] | None) -> tuple[float, float] | None:
+        if pair is not None and not all(0 <= end <= 1 for end in pair):
+            raise ValueError(f"expected two numbers in [0, 1], got {pair}")
+        return pair
+
+    @field_validator("milestones")
+    @classmethod
+    def _epochs(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(milestone >= 0 for milestone in milestones):
+            raise ValueError(f"expected at least 0, got {milestones}")
+        return milestones
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _interval(cls, text: str) -> str:
+        read_interval(text)
+        return text
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
         if self.capture and self.device.split(":")[0] != "cuda":
-            raise UserError(f"--capture records CUDA graphs: expected --device cuda, got {self.device}")
+            raise ValueError(f"--capture records CUDA graphs: expected --device cuda, got {self.device}")
         if self.capture and self.optimizer != "adam":
-            raise UserError(f"--capture: expected --optimizer adam, whose update can be recorded, got {self.optimizer}")
-        self.checkpoint_interval()
+            raise ValueError(f"--capture: expected --optimizer adam, whose update can be recorded, got {self.optimizer}")
+        if self.eps_unit == "range" and self.data_range == "none":
+            raise ValueError("--eps-unit range: expected a data range to measure eps by, got --data-range none")
+        return self
 
     def checkpoint_interval(self) -> tuple[int, str]:
-        """``checkpoint_every`` as a count and its unit, "epochs" or "steps"."""
-        match = re.fullmatch(r"([1-9][0-9]*) ?(epochs?|steps?)?", self.checkpoint_every)
-        _check(match is not None, "checkpoint_every", "like 2epochs or 500steps", self.checkpoint_every)
-        assert match is not None
-        return int(match[1]), "steps" if (match[2] or "").startswith("step") else "epochs"
+        """`checkpoint_every` as a count and its unit, "epochs" or "steps"."""
+        return read_interval(self.checkpoint_every)
 
     @property
     def run_name(self) -> str:
         """The default run folder's name: readable, and different for what people vary most."""
-        label = f"{self.dataset}-{self.model}-{self.method}-eps{self.eps:.4g}-seed{self.seed}"
+        data = Path(self.dataset).stem if "/" in self.dataset else self.dataset
+        label = f"{data}-{self.model}-{self.method}-eps{self.eps:.4g}-seed{self.seed}"
         return re.sub(r"[^A-Za-z0-9.+=_-]+", "_", label)
 
-    def to_json(self) -> dict[str, object]:
-        """A dict that JSON can hold and :meth:`from_json` reads back to an equal value."""
-        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
-
     @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> Config:
-        """Raises UserError for an unknown or a missing key and for a value of another type."""
-        hints = typing.get_type_hints(cls)
-        _refuse_unknown(values, hints)
-        values = {**LATER, **values}
-        missing = [name for name in hints if name not in values]
-        if missing:
-            raise UserError(f"settings lack {', '.join(missing)}: the run was made by another version")
-        return cls(**{name: _typed(name, values[name], hint) for name, hint in hints.items()})
+    def from_json(cls, values: Mapping[str, Any]) -> Config:
+        """The config that a run folder keeps, also one of an earlier version.
+
+        Raises:
+            UserError: an unknown or a missing key, or a value out of its type or range.
+        """
+        return cls.read(_of_today(values))
 
 
-def resolve(given: Mapping[str, object], method: Method) -> Config:
-    """Completes the options a user gave with the recipe of the method and the network.
-
-    ``given`` holds field names of :class:`Config` (``plugins`` as paths); whatever is absent
-    comes from the recipe, scaled to ``epochs`` (or by ``scale``). ``method`` is what
-    ``given["method"]`` names. Raises UserError for an unknown key or a bad value.
-    """
-    known = {field.name for field in fields(Config)}
-    _refuse_unknown(given, known)
-    dataset = str(given.get("dataset", "digits"))
-    _check(dataset in data.NAMES, "dataset", f"one of {', '.join(data.NAMES)}", dataset)
-    model = str(given.get("model", DEFAULT_MODEL[dataset]))
-    recipe = find_recipe(dataset, model, method)
-    recipe = recipe.scaled(_epochs(given, recipe.epochs))
-    eps = typing.cast(float, given.get("eps", DEFAULT_EPS[dataset]))
-    values: dict[str, object] = {
-        "method": method.label,
-        "dataset": dataset,
-        "model": model,
-        "eps": eps,
-        "train_eps": eps * recipe.eps_factor,
-        "eps_start": recipe.eps_start,
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "accumulate": 1,
-        "warmup": recipe.warmup,
-        "ramp": recipe.ramp,
-        "kappa": recipe.kappa,
-        "beta": method.beta,
-        "loss_fusion": False,
-        "l1": recipe.l1,
-        "optimizer": "adam",
-        "lr": recipe.lr,
-        "lr_decay": 0.1,
-        "milestones": recipe.milestones,
-        "halve_every": recipe.halve_every,
-        "momentum": 0.9 if given.get("optimizer") == "sgd" else 0.0,
-        "clip_grad": None,
-        "pgd_steps": 10,
-        "augment": recipe.augment,
-        "seed": 0,
-        "device": default_device(),
-        "capture": False,
-        "data_dir": "data",
-        "limit_train": None,
-        "limit_test": None,
-        "scale": None,
-        "weights": None,
-        "plugins": (),
-        "allow_unsound": False,
-        "bound_memory": None,
-        "engine": "newrelax",
-        "checkpoint_every": "1epochs",
-        "analyze": False,
-        "analyze_every": 1,
-        "analyze_budget": 10.0,
-    }
-    values.update({name: value for name, value in given.items() if name != "method"})
-    values["plugins"] = [
-        dataclasses.asdict(entry if isinstance(entry, PluginFile) else PluginFile.read(entry))
-        for entry in typing.cast(tuple[PluginFile | str | Path, ...], values["plugins"])
-    ]
-    if given.get("beta") is not None and method.propagation.name in ("none", "attack", "interval"):
-        raise UserError(f"--beta mixes interval bounds with others: {method.name} has no others to mix")
-    if method.propagation.name == "none" and tuple(typing.cast(typing.Any, values["kappa"])) != (1.0, 1.0):
-        raise UserError(f"--kappa mixes in a certified loss: {method.name} training has none")
-    if values["loss_fusion"] and not can_fuse(method):
-        raise UserError(
-            f"--loss-fusion bounds CROWN-IBP's loss with one row of back-substitution: {method.name} has no such row; "
-            "CROWN-IBP, CROWN-IBP-R and their like have it"
-        )
-    _check_analysis(given, values, method)
-    values["data_dir"] = str(values["data_dir"])
-    if values["weights"] is not None:
-        values["weights"] = str(Path(str(values["weights"])).expanduser().absolute())
-    return Config.from_json(values)
+RESUMABLE = tuple(name for name, field in Config.model_fields.items() if traits(field).resumable)
+"""What a resumed run may do differently: none of it changes what is computed."""
 
 
-def _check_analysis(given: Mapping[str, object], values: Mapping[str, object], method: Method) -> None:
-    """Raises UserError when there is no certified loss to analyze, or settings of an analysis that is not asked for."""
-    if not values["analyze"]:
-        for name in ("analyze_every", "analyze_budget"):
-            if name in given:
-                raise UserError(f"--{name.replace('_', '-')} is a setting of --analyze: give that, too")
-    elif not method.gives_bounds or tuple(typing.cast(typing.Any, values["kappa"])) == (1.0, 1.0):
-        raise UserError(
-            f"--analyze measures the certified loss in training: {method.name} has none here; "
-            "analyze the trained network with python -m plugin.analyze"
-        )
+def read_interval(text: str) -> tuple[int, str]:
+    """A count and its unit, "epochs" or "steps", of a text such as `500steps`. Raises ValueError for another form."""
+    match = re.fullmatch(r"([1-9][0-9]*) ?(epochs?|steps?)?", text)
+    if match is None:
+        raise ValueError(f"expected something like 2epochs or 500steps, got {text!r}")
+    return int(match[1]), "steps" if (match[2] or "").startswith("step") else "epochs"
 
 
-def default_device() -> str:
-    """The GPU, where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _epochs(given: Mapping[str, object], recipe_epochs: int) -> int:
-    scale = given.get("scale")
-    if "epochs" in given:
-        if scale is not None:
-            raise UserError("--scale shortens the recipe's epochs: give either --scale or --epochs")
-        epochs = given["epochs"]
-        _check(isinstance(epochs, int) and epochs >= 1, "epochs", "at least 1", epochs)
-        return typing.cast(int, epochs)
-    if scale is None:
-        return recipe_epochs
-    _check(isinstance(scale, (int, float)) and 0 < scale <= 1, "scale", "in (0, 1]", scale)
-    return max(1, round(recipe_epochs * typing.cast(float, scale)))
-
-
-def _check(good: bool, name: str, expected: str, got: object) -> None:
-    if not good:
-        raise UserError(f"{name.replace('_', '-')}: expected {expected}, got {got}")
-
-
-def _refuse_unknown(values: typing.Iterable[str], known: typing.Iterable[str]) -> None:
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise UserError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-
-
-def _typed(name: str, value: object, hint: typing.Any) -> typing.Any:
-    """``value`` as the type of a field; lists become tuples, whole numbers floats where due."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (hint,) = (argument for argument in arguments if argument is not type(None))
-        return _typed(name, value, hint)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        if arguments[-1] is Ellipsis:
-            return tuple(_typed(name, item, arguments[0]) for item in value)
-        if len(value) == len(arguments):
-            return tuple(_typed(name, item, part) for item, part in zip(value, arguments, strict=False))
-    elif hint is PluginFile and isinstance(value, Mapping):
-        hints = typing.get_type_hints(PluginFile)
-        _refuse_unknown(value, hints)
-        return PluginFile(**{key: _typed(name, value.get(key), part) for key, part in hints.items()})
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif hint in (int, str, bool) and type(value) is hint:
-        return value
-    kind = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
-    raise UserError(f"{name.replace('_', '-')}: expected {kind}, got {value!r}")
+def _of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of version 0.1 in today's words: a loss was a method's, but for two settings of their own."""
+    today = dict(values)
+    if "loss" in today or "pgd_steps" not in today:
+        return today
+    fused, steps = today.pop("loss_fusion", False), today.pop("pgd_steps")
+    by_method = {"natural": "natural", "PGD": f"adversarial:steps={steps}"}
+    return {**today, "loss": "fused" if fused else by_method.get(str(today.get("method")), "certified")}

@@ -7,7 +7,9 @@ back, and lists for people all derive from its fields.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -39,7 +41,7 @@ def setting(help_text: str, default: Any = ..., *, said: str | None = None, resu
 class Table(BaseModel):
     """A frozen, typed set of settings; unknown names and wrong values are a ``UserError`` of one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False)
 
     @classmethod
     def read(cls, values: Mapping[str, Any], *, what: str = "setting") -> Self:
@@ -52,7 +54,7 @@ class Table(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as problem:
-            raise UserError(_first(problem)) from problem
+            raise UserError(_line(problem, cls.model_fields)) from problem
 
     def to_json(self) -> dict[str, Any]:
         """JSON types that :meth:`read` reads back to an equal value."""
@@ -71,28 +73,55 @@ def refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Non
     known = list(known)
     for name in names:
         if name not in known:
-            raise UserError(f"unknown {what} {name!r}{nearest(name, known)}; known: {', '.join(sorted(known))}")
+            hint = nearest(name, known)
+            raise UserError(f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(known)) or 'none'})")
 
 
-_LIMITS = {
-    "greater_than": ("above {gt}", "gt"),
-    "greater_than_equal": ("at least {ge}", "ge"),
-    "less_than": ("below {lt}", "lt"),
-    "less_than_equal": ("at most {le}", "le"),
-}
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "finite": "a finite number"}
+_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
-def _first(problem: ValidationError) -> str:
+def limits(field: FieldInfo) -> str:
+    """The range of a number in words: `in (0, 1]`, `at least 1`; empty where there is none."""
+    found: dict[str, Any] = {}
+    for part in field.metadata:
+        found |= {name: value for name in ("gt", "ge", "lt", "le") if (value := getattr(part, name, None)) is not None}
+    low = next((found[name] for name in ("gt", "ge") if name in found), None)
+    high = next((found[name] for name in ("lt", "le") if name in found), None)
+    if low is not None and high is not None:
+        return f"in {'(' if 'gt' in found else '['}{_short(low)}, {_short(high)}{')' if 'lt' in found else ']'}"
+    if low is not None:
+        return f"{'above' if 'gt' in found else 'at least'} {_short(low)}"
+    return "" if high is None else f"{'below' if 'lt' in found else 'at most'} {_short(high)}"
+
+
+def _short(number: float) -> str:
+    return "2^63" if number == 2**63 else f"{number:g}"
+
+
+def _line(problem: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
     """The first error of a validation as one line: where, what was expected, what came."""
     error = problem.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in error["loc"]).replace("_", "-")
-    kind, context = error["type"], error.get("ctx", {})
+    name = str(error["loc"][0]) if error["loc"] else ""
+    where, kind = name.replace("_", "-"), error["type"]
+    if kind == "value_error":
+        reason = str(error["ctx"]["error"])
+        return f"{where}: {reason}" if where else reason
     if kind == "missing":
         return f"{where}: expected a value, got none"
-    if kind in _LIMITS:
-        expected = _LIMITS[kind][0].format(**context)
-    elif kind == "value_error":
-        return str(context["error"]) if not where else f"{where}: {context['error']}"
+    if kind == "literal_error":
+        expected = "one of " + ", ".join(re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    elif kind in _LIMITS and name in fields and limits(fields[name]):
+        expected = limits(fields[name])
     else:
-        expected = error["msg"].removeprefix("Input should be ")
-    return f"{where}: expected {expected}, got {error['input']!r}"
+        expected = _KINDS.get(kind.split("_")[0]) or error["msg"].removeprefix("Input should be ")
+    return f"{where}: expected {expected}, got {_shown(error['input'])}"
+
+
+def _shown(value: object) -> str:
+    """What came, as people typed it: text that is a number without quotes."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            float(value)
+            return value
+    return repr(value)

@@ -92,7 +92,8 @@ class CapturedSteps(Generic[T]):
         self._number = torch.zeros((), dtype=torch.int64, device=device)
         # Double precision like Python's numbers; the fused optimisers read single precision.
         eps, kappa, beta = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
-        self._values = Values(eps, kappa, beta, torch.zeros((), device=device))
+        self._scalars = (eps, kappa, beta, torch.zeros((), device=device))
+        self._values = Values(*self._scalars)
         self._taken: Counter[Hashable] = Counter()
         self._replays: dict[Hashable, Callable[[], T]] = {}
 
@@ -126,7 +127,7 @@ class CapturedSteps(Generic[T]):
     def _place(self, values: Values, number: int) -> Values:
         """Writes the numbers to the device; κ and β at an end stay what they are, since they decide what is computed."""
         self._number.fill_(number)
-        for held, value in zip(self._values, values, strict=True):
+        for held, value in zip(self._scalars, values, strict=True):
             held.fill_(value)
         ends = {name: share for name in ("kappa", "beta") if is_at(share := getattr(values, name), 0.0) or is_at(share, 1.0)}
         return self._values._replace(**ends)

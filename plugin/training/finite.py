@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import box
 from newrelax.errors import UserError
-from newrelax.propagations.base import Attack
-from plugin.training.losses import Objective
+from plugin.training.losses.base import Batch, Learner, Loss
 from plugin.training.schedule import Values
 
 # How often a device that computes ahead of the host is asked; a CPU is asked every step.
@@ -68,20 +66,20 @@ class FiniteGuard:
         return next(step for step in self._recent if step.number == number)
 
 
-def first_offender(objective: Objective, step: Step) -> str:
+def first_offender(learner: Learner, loss: Loss, step: Step) -> str:
     """Names the first place where the step's forward or backward pass is not finite.
 
     Looks at weights, then at activations in the order of the forward pass, the bounds, the
     margins, and last at gradients in the order of the backward pass.
     """
-    model = objective.net.model
+    model = learner.model
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"{name}: the weights themselves"
     return (
         _bad_activation(model, step)
-        or _bad_bound(objective, step)
-        or _bad_gradient(objective, step)
+        or _bad_bound(learner, step)
+        or _bad_gradient(learner, loss, step)
         or "none when the step was repeated (a random method?)"
     )
 
@@ -108,13 +106,13 @@ def _bad_activation(model: nn.Module, step: Step) -> str | None:
     return bad[0] if bad else None
 
 
-def _bad_bound(objective: Objective, step: Step) -> str | None:
-    if step.values.kappa >= 1 or isinstance(objective.method.propagation, Attack):
+def _bad_bound(learner: Learner, step: Step) -> str | None:
+    if step.values.kappa >= 1 or not learner.method.gives_bounds:
         return None
-    net = objective.net
+    net = learner.net
     with torch.no_grad():
         clean = net.observe(step.x)
-        bounds = net.bounds(*box(step.x, step.values.eps), step.y, beta=step.values.beta, statistics=clean.statistics)
+        bounds = net.bounds(*learner.box(step.x, step.values.eps), step.y, beta=step.values.beta, statistics=clean.statistics)
     relus = [name for name, m in net.model.named_modules() if isinstance(m, nn.ReLU)]
     for index, (lower, upper) in enumerate(bounds.layers):
         if not (torch.isfinite(lower).all() and torch.isfinite(upper).all()):
@@ -123,10 +121,10 @@ def _bad_bound(objective: Objective, step: Step) -> str | None:
     return None if torch.isfinite(bounds.margins).all() else "the output layer: the margins' bounds"
 
 
-def _bad_gradient(objective: Objective, step: Step) -> str | None:
-    model = objective.net.model
+def _bad_gradient(learner: Learner, loss: Loss, step: Step) -> str | None:
+    model = learner.model
     model.zero_grad(set_to_none=True)
-    objective(step.x, step.y, step.values).loss.backward()
+    loss(learner, Batch.whole(step.x, step.y), step.values).loss.backward()
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             return f"{name}: its gradient"

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork
 from newrelax.methods.method import Method
-from newrelax.network.operators.rule import Rule
-from newrelax.network.rules import BUILTIN_RULES
-from newrelax.propagations.base import Attack
+from newrelax.registry import Registry
 from plugin.callbacks.base import Callback, EpochInfo, StepInfo
 from plugin.certification.bounding import Bounding
+from plugin.certification.region import Region
 from plugin.data.builtin import Dataset, batches
 from plugin.process.interrupt import Interrupted, StopRequest
 from plugin.process.world import World
 from plugin.settings.config import Config
 from plugin.training.capture import CapturedSteps
 from plugin.training.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
-from plugin.training.losses import Objective, Terms
+from plugin.training.losses.base import Batch, Learner, Loss, Terms, l1_norm
+from plugin.training.losses.catalogue import read_loss
 from plugin.training.meter import Meter, StepSums
+from plugin.training.scalars import Scalar
 from plugin.training.schedule import Schedule, Values
 
 # What the loss does not need (crossing neurons, natural accuracy when κ = 0) is measured every so
@@ -47,9 +47,9 @@ class TrainState:
     config: Config
     method: Method
     model: nn.Module
-    net: BoundedNetwork
+    learner: Learner
+    loss: Loss
     bounding: Bounding
-    objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     dataset: Dataset
@@ -60,6 +60,7 @@ class TrainState:
     order_at_epoch: Tensor
     captured: CapturedSteps[Taken] | None = None
     world: World = field(default_factory=World)
+    scalars: tuple[Scalar, ...] = ()
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0
@@ -73,39 +74,39 @@ class TrainState:
         model: nn.Module,
         dataset: Dataset,
         world: World | None = None,
-        operators: Sequence[Rule] = BUILTIN_RULES,
+        registry: Registry | None = None,
     ) -> TrainState:
-        """A run at its start, on the device that ``model`` and ``dataset`` are on.
+        """A run at its start, on the device that `model` and `dataset` are on.
 
         Seeds torch's global streams, which random methods (attacks, random slopes) draw from.
         """
+        registry = Registry.load() if registry is None else registry
         device = dataset.train_x.device
         torch.manual_seed(config.seed)
         order = torch.Generator(device).manual_seed(config.seed)
-        bounding = Bounding(config.engine, config.bound_memory, tuple(operators))
+        bounding = Bounding(config.engine, config.bound_memory, registry.operators)
         net = bounding.network(model, dataset.input_shape, method)
         optimizer = make_optimizer(config, model)
-        if isinstance(method.propagation, Attack):
-            worst = "pgd"
-        else:
-            worst = "certified" if method.sound else "estimated"
+        loss = read_loss(config.loss, registry)
+        loss.check(method)
         return cls(
             config=config,
             method=method,
             model=model,
-            net=net,
+            learner=Learner(net, Region.by(config.eps_unit, dataset.data_range)),
+            loss=loss,
             bounding=bounding,
-            objective=Objective(net, method, config.l1, config.pgd_steps, config.loss_fusion),
             optimizer=optimizer,
             schedule=Schedule.from_config(config, steps_per_epoch(config, dataset)),
             dataset=dataset,
             device=device,
-            meter=Meter(device, worst),
+            meter=Meter(device, loss.terms(method)),
             guard=FiniteGuard(optimizer, device),
             order=order,
             order_at_epoch=order.get_state(),
             captured=CapturedSteps(config.batch_size, device) if config.capture else None,
             world=World() if world is None else world,
+            scalars=tuple(value for _, value in registry.extensions if isinstance(value, Scalar)),
         )
 
     @property
@@ -122,7 +123,7 @@ class TrainState:
         if bad is not None:
             raise NonFiniteLoss(
                 f"step {bad.number} (epoch {bad.number // self.steps_per_epoch + 1}): the loss or its gradient is "
-                f"not finite; first offending layer: {first_offender(self.objective, bad)}; "
+                f"not finite; first offending layer: {first_offender(self.learner, self.loss, bad)}; "
                 "the last good checkpoint is kept; try a smaller --lr or --clip-grad 10"
             )
 
@@ -195,7 +196,7 @@ def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest
     state.epoch += 1
     state.epoch_step = 0
     state.order_at_epoch = state.order.get_state()
-    state.meter = Meter(state.device, state.meter.worst)
+    state.meter = state.meter.fresh()
     epoch_info = EpochInfo(
         epoch=state.epoch,
         step=state.step,
@@ -203,6 +204,7 @@ def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest
         means=means,
         seconds=state.seconds,
         images_per_second=images / elapsed,
+        scalars={each.name: float(each.read(state)) for each in state.scalars},
     )
     for callback in callbacks:
         callback.on_epoch(state, epoch_info)
@@ -231,26 +233,26 @@ class Taken(NamedTuple):
 
 
 def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: int | Tensor, observe: bool) -> Taken:
-    """The device's part of step ``number``: the same work for all steps of a kind (plugin.training.capture), no host in between.
+    """The device's part of step ``number``: the same work for all steps of a kind (capture.py), no host in between.
 
     The batch goes through in ``config.accumulate`` pieces whose gradients add up to the whole
     batch's; only batch norm sees the pieces.
     """
-    config, objective, world = state.config, state.objective, state.world
+    config, world = state.config, state.world
     for group in state.optimizer.param_groups:
         group["lr"] = values.lr
     # A captured step finds its gradients where they were.
     state.optimizer.zero_grad(set_to_none=state.captured is None)
-    sums = StepSums(state.device)
+    sums = StepSums(state.device, state.meter.names)
     part = world.part(len(x))
     # A process without a part goes through the same motions with an input that counts nothing.
     part, weight = (part, 1.0) if part.start < part.stop else (slice(0, 1), 0.0)
-    for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate), strict=False):
-        terms = objective(piece_x, piece_y, values, total=len(x), observe=observe)
-        terms = terms._replace(loss=weight * terms.loss)
+    for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate), strict=True):
+        terms = state.loss(state.learner, Batch(piece_x, piece_y, len(x), observe), values)
+        terms = replace(terms, loss=weight * terms.loss)
         terms.loss.backward()
         sums.add(terms, round(weight * len(piece_x)))
-    penalty = objective.penalty()
+    penalty = l1_penalty(state)
     if penalty is not None and world.is_writer:
         penalty.backward()
         sums.add_loss(penalty)
@@ -261,6 +263,12 @@ def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: i
     state.guard.watch(number, total[0], norm)
     state.optimizer.step()
     return Taken(terms.detached(), total, norm)
+
+
+def l1_penalty(state: TrainState) -> Tensor | None:
+    """λ₁·Σ|weights|, or None when λ₁ is 0 or there are no weights."""
+    norm = l1_norm(state.model) if state.config.l1 > 0 else None
+    return None if norm is None else state.config.l1 * norm
 
 
 def _gradient_norm(model: nn.Module, limit: float | None) -> Tensor:

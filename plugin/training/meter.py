@@ -2,101 +2,98 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from plugin.training.losses import Measured, Terms
+from newrelax.errors import UserError
+from plugin.training.losses.base import Terms
 
-_SUMS = (
-    "natural_loss",
-    "natural_right",
-    "natural_seen",
-    "worst_loss",
-    "worst_right",
-    "worst_seen",
-    "observed",
-)
+_OF_A_TERM = ("loss", "right", "seen")
 
 
 class StepSums:
-    """One step's measurements; ``vector`` is what several processes add up.
+    """One step's measurements of the terms of those names; `vector` is what several processes add up.
 
-    ``vector``: loss, then natural and worst-case sums, then one crossing share for each layer, if
-    the step observed any, weighted with the inputs it was measured on; float64.
+    `vector`: the loss; then for each term its loss, the inputs it calls right (NaN for a term that cannot tell) and those it
+    was measured on; the inputs whose crossing neurons were counted; then one crossing share for each layer, if the step
+    observed any, weighted with these inputs. float64.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in _SUMS}
+    def __init__(self, device: torch.device, names: Sequence[str]) -> None:
+        self._zero = torch.zeros((), dtype=torch.float64, device=device)
+        self._loss = self._zero.clone()
+        self._terms = {name: [self._zero.clone() for _ in _OF_A_TERM] for name in names}
+        self._observed = self._zero.clone()
         self._crossing: Tensor | None = None
 
     def add(self, terms: Terms, inputs: int) -> None:
-        """A batch, or a piece of it, of ``inputs`` inputs; none when they only stand in for no inputs."""
+        """A batch, or a piece of it, of `inputs` inputs; none when they only stand in for no inputs."""
         self.add_loss(terms.loss)
-        self._add_measured("natural", terms.natural, inputs)
-        self._add_measured("worst", terms.worst, inputs)
+        for name, term in terms.parts.items():
+            if inputs == 0:
+                continue
+            if name not in self._terms:
+                raise UserError(f"the loss gives a term {name!r} that its terms() do not name: {', '.join(self._terms)}")
+            loss, right, seen = self._terms[name]
+            loss += term.loss.detach()
+            right += math.nan if term.right is None else term.right
+            seen += inputs
         if terms.crossing is not None:
             shares = terms.crossing.double() * inputs
             self._crossing = shares if self._crossing is None else self._crossing + shares
-            self._sums["observed"] += inputs
+            self._observed += inputs
 
     def add_loss(self, loss: Tensor) -> None:
         """Another scalar part of the step's loss."""
         self._loss += loss.detach()
 
     def vector(self) -> Tensor:
-        parts = [torch.stack([self._loss, *self._sums.values()])]
-        return torch.cat([*parts, self._crossing]) if self._crossing is not None else parts[0]
-
-    def _add_measured(self, kind: str, measured: Measured | None, inputs: int) -> None:
-        if measured is None or inputs == 0:
-            return
-        self._sums[f"{kind}_loss"] += measured.loss.detach()
-        self._sums[f"{kind}_right"] += measured.right
-        self._sums[f"{kind}_seen"] += inputs
+        sums = [value for term in self._terms.values() for value in term]
+        parts = torch.stack([self._loss, *sums, self._observed])
+        return torch.cat([parts, self._crossing]) if self._crossing is not None else parts
 
 
 class Meter:
-    """Adds up steps; :meth:`means` reads the sums once an epoch.
+    """Adds up steps; :meth:`means` reads the sums once an epoch. names: of the loss's terms, in the order shown."""
 
-    ``worst`` names the worst-case loss in the figures: "certified", "estimated" (bounds that are
-    not sound) or "pgd" (an attack's).
-    """
-
-    def __init__(self, device: torch.device, worst: str) -> None:
-        self.worst = worst
-        # Steps, gradient norm, loss, _SUMS; the crossing shares have a place of their own.
-        self._total = torch.zeros(3 + len(_SUMS), dtype=torch.float64, device=device)
+    def __init__(self, device: torch.device, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._length = 2 + len(_OF_A_TERM) * len(self.names)  # of a step's vector, without crossing shares
+        # Steps and gradient norm, then the vectors; the crossing shares have a place of their own.
+        self._total = torch.zeros(2 + self._length, dtype=torch.float64, device=device)
         self._crossing: Tensor | None = None
+
+    def fresh(self) -> Meter:
+        """One of the same kind that has seen nothing."""
+        return Meter(self._total.device, self.names)
 
     def add(self, step: Tensor, gradient_norm: Tensor) -> None:
         """A step's StepSums.vector, over all processes, and its gradient norm, a scalar."""
-        length = 1 + len(_SUMS)
         self._total[0] += 1
         self._total[1] += gradient_norm
-        self._total[2:] += step[:length]
-        if len(step) > length:
-            shares = step[length:]
+        self._total[2:] += step[: self._length]
+        if len(step) > self._length:
+            shares = step[self._length :]
             self._crossing = shares.clone() if self._crossing is None else self._crossing + shares
 
     def means(self) -> dict[str, float | list[float] | None]:
-        """Means over the epoch; None for what was not measured. Waits for the device."""
-        steps, norm, loss, *values = self._total.tolist()
-        sums = dict(zip(_SUMS, values, strict=True))
+        """Means over the epoch: `loss`, `TERM_loss` and `TERM_accuracy` for each term, `gradient_norm`, `crossing`.
 
-        def mean(total: float, count: float) -> float | None:
-            return total / count if count else None
-
-        crossing = None if self._crossing is None else [share / sums["observed"] for share in self._crossing.tolist()]
-        return {
-            "loss": mean(loss, steps),
-            "natural_loss": mean(sums["natural_loss"], sums["natural_seen"]),
-            "natural_accuracy": mean(sums["natural_right"], sums["natural_seen"]),
-            f"{self.worst}_loss": mean(sums["worst_loss"], sums["worst_seen"]),
-            f"{self.worst}_accuracy": mean(sums["worst_right"], sums["worst_seen"]),
-            "gradient_norm": mean(norm, steps),
-            "crossing": crossing,
-        }
+        None for what was not measured; a term that cannot tell right from wrong has no accuracy. Waits for the device.
+        """
+        steps, norm, loss, *sums, observed = self._total.tolist()
+        found: dict[str, float | list[float] | None] = {"loss": loss / steps if steps else None}
+        for index, name in enumerate(self.names):
+            total, right, seen = sums[index * len(_OF_A_TERM) : (index + 1) * len(_OF_A_TERM)]
+            found[f"{name}_loss"] = total / seen if seen else None
+            if not math.isnan(right):
+                found[f"{name}_accuracy"] = right / seen if seen else None
+        found["gradient_norm"] = norm / steps if steps else None
+        found["crossing"] = None if self._crossing is None else [share / observed for share in self._crossing.tolist()]
+        return found
 
     def state_dict(self) -> dict[str, Tensor | None]:
         return {"total": self._total.clone(), "crossing": self._crossing}
@@ -104,6 +101,6 @@ class Meter:
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         total, crossing = state["total"], state["crossing"]
         if total is None or total.shape != self._total.shape:
-            raise ValueError("the epoch's sums have another shape")
+            raise ValueError("the epoch's sums are of other terms than this loss has (made by another version?)")
         self._total = total.to(self._total.device)
         self._crossing = None if crossing is None else crossing.to(self._total.device)

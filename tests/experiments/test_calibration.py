@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.calibrate import PROPERTIES, main, paper_cells
+from experiments.calibrate import PROPERTIES, main
+from experiments.reporting.calibration import paper_cells
 from newrelax.registry import Registry
 from plugin.analysis.continuity import continuity
 from plugin.analysis.directions import weight_direction
 from plugin.analysis.measure import Protocol, measure
-from plugin.analysis.network import CertifiedLoss
-from plugin.data.builtin import Dataset, load
+from plugin.analysis.probe import Analysed, Probe
+from plugin.data import Dataset, load
 from plugin.training.loop import train
 from tests.support.calls import invoke
 from tests.support.tiny_runs import tiny_state
@@ -45,7 +46,7 @@ def network(kind: str, seed: int) -> nn.Module:
 def verdict(kind: str, seed: int, method: str, name: str) -> bool | None:
     protocol = Protocol(eps=EPS, probe=2, budget=480, single_weights=3, seed=seed)
     x, y = digits().test_x[2 * seed :], digits().test_y[2 * seed :]
-    return measure(name, network(kind, seed), REGISTRY.get_method(method), x, y, protocol)[PROPERTIES[name]]
+    return measure(name, network(kind, seed), Analysed(REGISTRY.get_method(method)), x, y, protocol)[PROPERTIES[name]]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -72,10 +73,10 @@ def test_jumps_of_rounded_intervals(method: str, per_unit: int) -> None:
     """A positive lower bound l that moves by 1 with its bias: the margin, l − ω(ceil(Fl) − Fl), jumps F times, by ω."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).double()
     with torch.no_grad():
-        for parameter, value in zip(model.parameters(), ([[1.0]], [math.e], [[1.0], [0.0]], [0.0, 0.0]), strict=False):
+        for parameter, value in zip(model.parameters(), ([[1.0]], [math.e], [[1.0], [0.0]], [0.0, 0.0]), strict=True):
             parameter.copy_(torch.tensor(value))
     x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
-    probe = CertifiedLoss(model, REGISTRY.get_method(method), x, y, 0.1)
+    probe = Probe(model, Analysed(REGISTRY.get_method(method)), x, y, 0.1)
     bias = probe.parameters[1]
     along = [weight_direction([bias], 0, 0)]
     found = continuity(lambda: probe.margins().sum(), [bias], along, length=1 / math.e, budget=150 * per_unit + 200)

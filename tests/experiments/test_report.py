@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from experiments.grid import expand
 from experiments.report import main
-from experiments.store import ANALYSIS, METRICS, RESULT, Place, write_atomically, write_json
-from experiments.summary import Figure, collect_rows
-from experiments.table_file import change, load_table
+from experiments.reporting.summary import Figure, collect_rows
+from experiments.runner.grid import expand
+from experiments.runner.store import ANALYSIS, METRICS, RESULT, Place
+from experiments.runner.table_file import change, load_table
+from plugin.process.files import write_json
 from tests.support.calls import invoke
 
 TABLE = """
@@ -69,9 +70,16 @@ class Desk:
         return {file.name: file.read_text() for file in (self.folder / "report").iterdir()}
 
 
+def begin(place, run):
+    """The run's folder with the runner's note of its settings."""
+    for folder in (place.folder, place.note("json").parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(place.note("json"), run.settings())
+
+
 def finish(place, run, certified):
     sound = "Cauchy" not in run.options["method"]
-    write_json(place.note("json"), run.settings())
+    begin(place, run)
     write_json(
         place.folder / RESULT,
         {
@@ -92,7 +100,7 @@ def finish(place, run, certified):
         },
     )
     lines = [{"epoch": epoch, "certified_accuracy": certified * epoch / 4} for epoch in range(1, 5)]
-    write_atomically(place.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+    (place.folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.fixture
@@ -129,7 +137,7 @@ def test_missing_failed_and_estimated_are_told_apart(desk):
     desk.finish(path, {"IBP": (0.80,), "DeepZ-Cauchy:k=50": (0.99, 0.99)})
     run = next(run for run in expand(load_table(path)) if run.options["method"] == "CROWN")
     place = Place(desk.out / "small", run.id)
-    write_json(place.note("json"), run.settings())
+    begin(place, run)
     write_json(place.note("failure.json"), {"message": "the loss is not finite at step 7"})
     files = desk.report(path)
     markdown = files["report.md"]
@@ -249,6 +257,7 @@ def test_properties_beside_the_paper_s(desk):
     (run,) = expand(load_table(path))
     place = Place(desk.out / "properties", run.id)
     finish(place, run, 0.0)
+    (place.folder / ANALYSIS).parent.mkdir()
     write_json(
         place.folder / ANALYSIS,
         {

@@ -327,7 +327,7 @@ def test_an_unsound_plugin_certifies_nothing(weights: Path, tmp_path: Path, caps
         (["--model", "CONV", "--weights", "{weights}", "--dataset", "mnits"], "unknown data set 'mnits'"),
         (["--model", "CONV", "--weights", "{weights}", "--eps", "0"], "(0, 1]"),
         (["--model", "CONV", "--weights", "{weights}", "--eps", "1.5"], "(0, 1]"),
-        (["--model", "CONV", "--weights", "{weights}", "--eps", "nan"], "(0, 1]"),
+        (["--model", "CONV", "--weights", "{weights}", "--eps", "nan"], "a finite number"),
         (["--model", "CONV", "--weights", "{weights}", "--eps", "8/0"], "fraction"),
         (["--model", "CONV", "--weights", "{weights}", "--limit", "0"], "--limit"),
         (["--model", "CONV", "--weights", "{weights}", "--device", "tpu"], "device"),

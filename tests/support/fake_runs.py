@@ -8,7 +8,8 @@ from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from experiments.run import Commands, run_table
+from experiments.run import run_table
+from experiments.runner.jobs import Commands
 
 TRAINER = Path(__file__).with_name("fake_trainer.py")
 TABLE = """

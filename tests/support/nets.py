@@ -1,9 +1,36 @@
-"""Small networks that the bound tests share."""
+"""Small networks that the bound tests share, each traced once."""
 
 from __future__ import annotations
 
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
 import torch
 from torch import Tensor, nn
+
+from newrelax.bounds import BoundedNetwork
+from newrelax.methods.method import Method
+
+SHAPE = (3, 8, 8)
+
+
+class Net(nn.Module):
+    """Layers, parameters and buffers, and a function of (self, x): what most tests that need branches need."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Any], **layers: nn.Module | nn.Parameter | Tensor) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            if isinstance(layer, Tensor) and not isinstance(layer, nn.Parameter):
+                self.register_buffer(name, layer)
+            else:
+                setattr(self, name, layer)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
 
 
 class Normalised(nn.Module):
@@ -89,3 +116,25 @@ def make(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Mod
 def batch(n: int = 3, dtype: torch.dtype = torch.float64, seed: int = 1) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(n, 3, 8, 8, generator=generator, dtype=dtype), torch.randint(0, 5, (n,), generator=generator)
+
+
+def under(net: BoundedNetwork, method: Method, **options: Any) -> BoundedNetwork:
+    """A traced network with another method, engine or memory, in which tracing has no part; it takes longer than bounding.
+
+    What was planned for one, such as windows, is not taken over by the other.
+    """
+    graph = copy.copy(net.graph)
+    graph._structure = None
+    with mock.patch.multiple("newrelax.bounds", Graph=lambda *_: graph, check_traced=lambda _: None):
+        return BoundedNetwork(net.model, net.input_shape, method, **options)
+
+
+@functools.cache
+def traced(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> BoundedNetwork:
+    """A network of `make`, traced once in a process. Whoever changes its weights or its mode changes them back."""
+    return BoundedNetwork(make(name, dtype, seed), SHAPE, Method("Traced", propagation="interval"))
+
+
+def bounded(name: str, method: Method, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> BoundedNetwork:
+    """A network of `make` with a method; engine and memory as in `BoundedNetwork`."""
+    return under(traced(name, dtype, seed), method, **options)

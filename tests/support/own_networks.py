@@ -9,6 +9,10 @@ def _flat(*between: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), *between, nn.Linear(20, 10))
 
 
+def two_hidden() -> nn.Module:
+    return _flat(nn.ReLU(), nn.Linear(20, 20), nn.ReLU())
+
+
 def dropout() -> nn.Module:
     return _flat(nn.ReLU(), nn.Dropout(0.3))
 

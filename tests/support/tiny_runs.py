@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from newrelax.registry import Registry
-from plugin.data import builtin as data
+from plugin import data
+from plugin.fitting.datasets import data_traits
+from plugin.fitting.resolve import resolve
 from plugin.models.build import build
-from plugin.settings.config import Config, resolve
+from plugin.settings.config import Config
 from plugin.train import main
 from plugin.training.loop import TrainState
+from plugin.training.losses import Batch, Terms
+from plugin.training.schedule import Values
 
 REGISTRY = Registry.load()
 
@@ -47,8 +52,17 @@ def tiny_config(method: str = "IBP", **given: Any) -> Config:
         "ramp": 2,
         "device": "cpu",
     }
-    found = REGISTRY.get_method(method)
-    return resolve({**defaults, **given, "method": found.label}, found)
+    return resolved(method, **{**defaults, **given})
+
+
+def resolved(method: str, **given: Any) -> Config:
+    """The config of these settings on the digits, or on the named data set."""
+    return resolve(given, REGISTRY.get_method(method), REGISTRY, data_traits(given.get("dataset", "digits"), REGISTRY))
+
+
+def terms_of(state: TrainState, x: Tensor, y: Tensor, values: Values, *, observe: bool = False) -> Terms:
+    """The terms of the run's loss on a batch."""
+    return state.loss(state.learner, Batch.whole(x, y, observe=observe), values)
 
 
 def tiny_state(method: str = "IBP", model: torch.nn.Module | None = None, **given: Any) -> TrainState:

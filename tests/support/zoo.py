@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from tests.support.nets import Net
+
 METHODS = ("IBP", "CROWN", "CROWN-IBP-R", "DeepZ", "hBox")
 LIGHT = ("IBP", "CROWN-IBP-R")
 
@@ -33,22 +35,6 @@ class Case:
     methods: tuple[str, ...] = METHODS
     dtype: torch.dtype = torch.float32
     slow: bool = False
-
-
-class Net(nn.Module):
-    """Layers, then a function (self, x) of them."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Any], **layers: nn.Module | nn.Parameter | Tensor) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            if isinstance(layer, Tensor) and not isinstance(layer, nn.Parameter):
-                self.register_buffer(name, layer)
-            else:
-                setattr(self, name, layer)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, x)
 
 
 def seq(*layers: nn.Module) -> nn.Sequential:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.zoo import Net
+from tests.support.nets import Net
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from plugin.callbacks.tensorboard import TensorBoard
 from plugin.training.loop import TrainState, train
 from plugin.training.schedule import Values
 from tests.plugin.test_train_cli import events
-from tests.support.tiny_runs import assert_same_run, tiny_config, tiny_state, train_cli
+from tests.support.tiny_runs import assert_same_run, terms_of, tiny_config, tiny_state, train_cli
 
 GENEROUS = ("--analyze", "--analyze-budget", "1e6", "--analyze-every", "2")  # epochs 2 and 4
 
@@ -218,8 +218,8 @@ def test_the_loss_that_is_trained(tmp_path: Path, method: str, given: dict[str, 
     analysis = Analysis(TensorBoard(tmp_path), tmp_path, 1, 10)
     values = Values(eps=0.07, kappa=0.0, beta=0.25 if method == "CROWN-IBP" else 1.0, lr=1e-3)
     x, y = analysis._probe(state, 2)
-    probe = analysis._protocol(state, values).certified_loss(state.model, state.method, x, y)
-    assert probe.loss().item() == pytest.approx(state.objective(x, y, values).loss.item(), rel=1e-5)
+    probe = analysis._protocol(state, values).make_probe(state.model, analysis._analysed(state, values), x, y)
+    assert probe.loss().item() == pytest.approx(terms_of(state, x, y, values).loss.item(), rel=1e-5)
 
 
 def test_estimates_are_named_so(tmp_path: Path) -> None:
@@ -266,6 +266,6 @@ def test_options_reach_the_config_and_may_change_on_resume(tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("plugin.analysis.network.CertifiedLoss.loss", lambda self: self.margins().sum() * float("nan"))
+    monkeypatch.setattr("plugin.analysis.probe.Probe.loss", lambda self: self.margins().sum() * float("nan"))
     train_cli(tmp_path / "run", *GENEROUS)
     assert "continuity was not measured" in caplog.text

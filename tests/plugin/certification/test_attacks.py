@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from newrelax.bounds import box
 from plugin.certification.attacks import pgd, worst_margin
+from plugin.certification.region import Region
 from plugin.data.builtin import Dataset
 from plugin.models import build as models
 
@@ -42,7 +43,7 @@ def test_points_stay_in_the_box_exactly(network: nn.Module, batch: tuple[Tensor,
 
 def test_the_data_range_clips(network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch
-    point = pgd(network, x * 0.5, y, 0.3, steps=3, data_range=(-0.1, 0.5))
+    point = pgd(network, x * 0.5, y, 0.3, steps=3, region=Region((-0.1, 0.5)))
     assert point.min() >= -0.1
     assert point.max() <= 0.5
     assert point.min() < 0

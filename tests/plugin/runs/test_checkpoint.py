@@ -210,7 +210,7 @@ def test_signal_during_the_evaluation(
     undisturbed: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("plugin.fitting.run.conclude", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("plugin.fitting.run.conclude", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         train_cli(tmp_path / "run", "--method", "IBP", code=143)
     assert not (tmp_path / "run" / "result.json").exists()
     train_cli(tmp_path / "run", "--resume")

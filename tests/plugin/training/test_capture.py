@@ -165,8 +165,8 @@ def test_a_step_that_asks_cannot_be_recorded() -> None:
 from plugin.training.loop import train
 from tests.support.tiny_runs import tiny_state
 state = tiny_state("IBP", device="cuda", capture=True, epochs=8)
-original = state.objective.net.bounds
-state.objective.net.bounds = lambda *given, **named: (given[0].sum().item(), original(*given, **named))[1]
+original = state.learner.net.bounds
+state.learner.net.bounds = lambda *given, **named: (given[0].sum().item(), original(*given, **named))[1]
 train(state)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)

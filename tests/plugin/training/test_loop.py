@@ -16,10 +16,11 @@ from plugin.callbacks import Callback, EpochInfo, StepInfo
 from plugin.certification.attacks import pgd, worst_margin
 from plugin.training.capture import CapturedSteps, Rerun
 from plugin.training.finite import NonFiniteLoss
-from plugin.training.loop import OBSERVE_EVERY, TrainState, train, train_step
-from plugin.training.losses import certified_loss, l1_norm
+from plugin.training.loop import OBSERVE_EVERY, TrainState, l1_penalty, train, train_step
+from plugin.training.losses.base import l1_norm
+from plugin.training.losses.certified import certified_loss
 from plugin.training.schedule import Values
-from tests.support.tiny_runs import tiny_state
+from tests.support.tiny_runs import terms_of, tiny_state
 
 METHODS = ["natural", "PGD", "IBP", "CROWN", "CROWN-IBP", "CROWN-IBP-R", "CROWN-IBP fused"]
 
@@ -96,37 +97,36 @@ def test_loss_is_the_papers(method: str, kappa: float) -> None:
     state = tiny_state(method, l1=1e-3)
     x, y = batch(state)
     values = Values(eps=0.03, kappa=kappa, beta=0.25 if method == "CROWN-IBP" else 1.0, lr=1e-3)
-    terms = state.objective(x, y, values)
+    terms = terms_of(state, x, y, values)
     natural = F.cross_entropy(state.model(x), y)
     margins = certify(state.model, x, y, 0.03, "IBP" if method == "IBP" else "CROWN-IBP-R")
     if method == "CROWN-IBP":
         margins = 0.25 * margins + 0.75 * certify(state.model, x, y, 0.03, "IBP")
     expected = kappa * natural + (1 - kappa) * certified_loss(margins, y)
     assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert state.objective.penalty().item() == pytest.approx(1e-3 * l1_norm(state.model).item())
+    assert l1_penalty(state).item() == pytest.approx(1e-3 * l1_norm(state.model).item())
     # What the loss does not need is not computed.
-    assert (terms.worst is None) == (kappa == 1)
-    assert (terms.natural is None) == (kappa == 0)
+    assert ("certified" not in terms.parts) == (kappa == 1)
+    assert ("natural" not in terms.parts) == (kappa == 0)
 
 
 def test_fused_loss_is_the_papers_with_another_bound() -> None:
     state = tiny_state("CROWN-IBP", loss_fusion=True)
     x, y = batch(state)
-    terms = state.objective(x, y, Values(eps=0.03, kappa=0.3, beta=0.25, lr=1e-3), observe=True)
-    bounds = state.net.cross_entropy(*box(x, 0.03), y, beta=0.25)
+    terms = terms_of(state, x, y, Values(eps=0.03, kappa=0.3, beta=0.25, lr=1e-3), observe=True)
+    bounds = state.learner.net.cross_entropy(*box(x, 0.03), y, beta=0.25)
     expected = 0.3 * F.cross_entropy(state.model(x), y) + 0.7 * bounds.loss.mean()
     assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert terms.worst is not None
     assert terms.crossing is not None
     proved = (bounds.margins > 0).all(1) | (bounds.loss < math.log(2))
-    assert terms.worst.right == proved.sum()
+    assert terms["certified"].right == proved.sum()
 
 
 def test_what_the_fused_loss_counts_as_right_is() -> None:
     state = tiny_state("CROWN-IBP-R", loss_fusion=True, epochs=12, eps=0.02, warmup=2, ramp=2, lr=3e-3)
     train(state)
     x, y = state.dataset.train_x, state.dataset.train_y
-    bounds = state.net.cross_entropy(*box(x, 0.005), y)
+    bounds = state.learner.net.cross_entropy(*box(x, 0.005), y)
     proved = bounds.loss < math.log(2)
     assert proved.any()
     assert (worst_margin(state.model(pgd(state.model, x, y, 0.005, steps=20)), y)[proved] > 0).all()
@@ -136,12 +136,11 @@ def test_observed_steps_measure_the_natural_loss_at_kappa_zero_without_changing_
     state = tiny_state("IBP")
     x, y = batch(state)
     values = Values(eps=0.03, kappa=0.0, beta=1.0, lr=1e-3)
-    plain, observed = state.objective(x, y, values), state.objective(x, y, values, observe=True)
+    plain, observed = terms_of(state, x, y, values), terms_of(state, x, y, values, observe=True)
     assert torch.equal(plain.loss, observed.loss)
-    assert plain.natural is None
+    assert "natural" not in plain.parts
     assert plain.crossing is None
-    assert observed.natural is not None
-    assert not observed.natural.loss.requires_grad
+    assert not observed["natural"].loss.requires_grad
     assert observed.crossing is not None
     assert observed.crossing.shape == (2,)
     assert ((observed.crossing >= 0) & (observed.crossing <= 1)).all()
@@ -152,21 +151,25 @@ def test_batch_norm_always_gets_its_clean_pass() -> None:
     state = tiny_state("IBP", model=model)
     x, y = batch(state)
     before = model[2].running_mean.clone()
-    terms = state.objective(x, y, Values(eps=0.03, kappa=0.0, beta=1.0, lr=1e-3))
-    assert terms.natural is not None
+    terms = terms_of(state, x, y, Values(eps=0.03, kappa=0.0, beta=1.0, lr=1e-3))
+    assert "natural" in terms.parts
     assert not torch.equal(before, model[2].running_mean)
 
 
 def test_adversarial_training_meets_points_in_the_box() -> None:
     state = tiny_state("PGD", eps=0.1)
     x, y = batch(state)
-    terms = state.objective(x, y, Values(eps=0.1, kappa=0.0, beta=1.0, lr=1e-3))
+    seen: list[Tensor] = []
+    hook = state.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    terms = terms_of(state, x, y, Values(eps=0.1, kappa=0.0, beta=1.0, lr=1e-3))
+    hook.remove()
     lower, upper = box(x, 0.1)
-    assert (lower <= x).all()
-    assert (x <= upper).all()
-    # An attack never lowers the loss's accuracy below a certificate, nor lifts it above the clean one.
-    assert terms.worst is not None
-    assert terms.worst.right <= (state.model(x).argmax(1) == y).sum()
+    assert all(((lower <= point) & (point <= upper)).all() for point in seen)
+    attacked = seen[-1]  # what the loss is made of is the last pass
+    assert (attacked != x).any()
+    assert terms.loss.item() == pytest.approx(F.cross_entropy(state.model(attacked), y).item(), rel=1e-6)
+    # An attack never lifts the accuracy above the clean one.
+    assert terms["pgd"].right <= (state.model(x).argmax(1) == y).sum()
 
 
 @pytest.mark.parametrize("method", METHODS)

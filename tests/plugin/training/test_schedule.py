@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from newrelax.registry import Registry
-from plugin.settings.config import resolve
 from plugin.training.schedule import Schedule
+from tests.support.tiny_runs import resolved
 
 PAPER = Schedule(
     warmup=10, ramp=100, eps=(0.0, 0.3), kappa=(1.0, 0.0), beta=(1.0, 0.0), lr=1e-3, lr_decay=0.1, milestones=(130, 190)
@@ -71,8 +70,7 @@ def test_halved_after_the_ramp(step: int, factor: float) -> None:
 
 @pytest.mark.parametrize("epochs", [20, 7, 200])
 def test_epochs_scale_the_whole_schedule(epochs: int) -> None:
-    method = Registry.load().get_method("CROWN-IBP")
-    config = resolve({"method": "CROWN-IBP", "dataset": "mnist", "model": "CONV", "epochs": epochs}, method)
+    config = resolved("CROWN-IBP", dataset="mnist", model="CONV", epochs=epochs)
     schedule = Schedule.from_config(config, steps_per_epoch=600)
     assert schedule.warmup == round(600 * epochs * 10 / 200)
     assert schedule.ramp == round(600 * epochs * 50 / 200)

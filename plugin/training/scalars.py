@@ -1,0 +1,32 @@
+"""Numbers of one's own, read once an epoch: they go to TensorBoard and metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from newrelax.plugins import Extension
+
+if TYPE_CHECKING:
+    from plugin.training.loop import TrainState
+
+
+@dataclass(frozen=True)
+class Scalar(Extension):
+    """A number of the run's present state under a TensorBoard tag such as `norms/first_layer`. read: must change nothing."""
+
+    name: str
+    read: Callable[[TrainState], float]
+    summary: str = ""
+
+
+def scalar(tag: str) -> Callable[[Callable[[TrainState], float]], Scalar]:
+    """Turns a function of the run's state into a number that is shown each epoch under that tag."""
+
+    def decorate(function: Callable[[TrainState], float]) -> Scalar:
+        made = Scalar(tag, function, (function.__doc__ or tag).strip().splitlines()[0])
+        object.__setattr__(made, "__module__", function.__module__)
+        return made
+
+    return decorate

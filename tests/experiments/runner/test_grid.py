@@ -1,0 +1,123 @@
+"""Tables: their expansion to runs, the runs' command lines and folders, and `--only`."""
+
+import re
+
+import pytest
+
+from experiments.runner.grid import expand
+from experiments.runner.only import parse_only
+from experiments.runner.table_file import change, load_table
+from newrelax.errors import UserError
+from tests.experiments.runner.sweep import make_table
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [("table1", 1), ("table2", 4 * 6 + 6 + 6), ("table3", 40), ("table4", 7 * 6 * 4)],
+    ids=lambda value: str(value),
+)
+def test_builtin_tables_expand(name, runs):
+    expanded = expand(load_table(name))
+    assert len(expanded) == runs
+    assert len({run.id for run in expanded}) == runs
+
+
+def test_product_seeds_templates_and_overrides():
+    runs = expand(make_table())
+    assert [run.id for run in runs[:4]] == [
+        "omega=0.5-F=none-seed3",
+        "omega=0.5-F=10-seed3",
+        "omega=1-F=none-seed3",
+        "omega=1-F=10-seed3",
+    ]
+    assert {run.seed for run in runs[4:]} == {5}
+    assert runs[0].arguments() == [
+        "--dataset",
+        "digits",
+        "--method",
+        "IBP-Widen:omega=0.5",
+        "--lr",
+        "1",
+        "--seed",
+        "3",
+    ]
+    assert runs[1].arguments() == ["--dataset", "digits", "--method", "IBP-Round:omega=0.5,F=10", "--seed", "3"]
+
+
+def test_changes_hold_for_every_run_and_are_in_its_name():
+    runs = expand(change(make_table(), ["lr=2e-3", "kappa=1,0", "augment=true"]), limit_train=100)
+    assert runs[0].id == "omega=0.5-F=none-seed3-n100-lr=0.002-kappa=1_0-augment=True"
+    assert runs[0].arguments()[4:9] == ["--lr", "0.002", "--kappa", "1,0", "--augment"]
+    assert runs[1].options["method"] == "IBP-Round:omega=0.5,F=10"
+
+
+def test_later_grids_follow_and_share_options():
+    table = make_table(options={}, override=[], grid=[{"method": ["IBP"]}, {"method": ["CROWN"], "model": ["FC"]}])
+    assert [run.id for run in expand(table, seeds=1)] == ["IBP-seed0", "FC-CROWN-seed0"]
+
+
+def test_estimates_train_where_the_zonotope_does_not_fit():
+    table = load_table("table2")
+    runs = expand(table, only=parse_only("dataset=cifar10,method=DeepZ", table))
+    assert [run.cell["method"] for run in runs] == ["DeepZ"]
+    assert runs[0].options["method"] == "DeepZ-Cauchy:k=50"
+
+
+@pytest.mark.parametrize(
+    ("only", "ids"),
+    [
+        ("model=CONV,dataset=mnist,method=ibp", ["mnist-CONV-IBP-seed0"]),
+        ("dataset=mnist,method=IBP|CROWN,model=FC", ["mnist-FC-IBP-seed0", "mnist-FC-CROWN-seed0"]),
+        ("method=IBP,method=CROWN,dataset=svhn", ["svhn-CONV-IBP-seed0", "svhn-CONV-CROWN-seed0"]),
+        ("dataset=svhn,seed=0,method=hBox", ["svhn-CONV-hBox-seed0"]),
+    ],
+)
+def test_only(only, ids):
+    table = load_table("table2")
+    assert [run.id for run in expand(table, only=parse_only(only, table))] == ids
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("colour=red", "no axis 'colour'; known: dataset, method, model, seed"),
+        ("model=RESNET", "no model 'resnet'; known: CONV, CONV+, FC"),
+        ("CONV", "expected axis=value"),
+    ],
+)
+def test_only_refuses_what_matches_nothing(only, message):
+    table = load_table("table2")
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse_only(only, table)
+
+
+def test_scale_and_limit_are_in_the_folder_and_on_the_command_line():
+    (run,) = expand(make_table(grid={"model": ["FC"]}, options={}, override=[]), scale=0.05, seeds=1, limit_train=500)
+    assert run.id == "FC-seed0-scale0.05-n500"
+    assert run.arguments() == ["--model", "FC", "--seed", "0", "--scale", "0.05", "--limit-train", "500"]
+
+
+def test_scale_shortens_a_table_s_own_epochs():
+    table = make_table(grid={"model": ["FC"]}, options={"epochs": 60}, override=[])
+    (run,) = expand(table, scale=0.1, seeds=1)
+    assert run.arguments() == ["--epochs", "6", "--model", "FC", "--seed", "0"]
+
+
+def test_equal_settings_mean_an_equal_run():
+    first, second = expand(make_table()), expand(make_table())
+    assert [run.settings() for run in first] == [run.settings() for run in second]
+    assert expand(make_table(), scale=0.5)[0].settings() != first[0].settings()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"scale": 0.0}, "scale: expected a number in (0, 1]", id="no scale"),
+        pytest.param({"scale": 1.5}, "scale: expected a number in (0, 1]", id="large scale"),
+        pytest.param({"seeds": 0}, "seeds: expected at least 1", id="no seeds"),
+        pytest.param({"limit_train": 0}, "limit-train: expected at least 1", id="no images"),
+    ],
+)
+def test_expand_refuses(options, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        expand(make_table(), **options)
