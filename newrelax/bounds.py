@@ -34,6 +34,7 @@ from newrelax.propagations.base import Bounds, Ends, Layers, Problem, chunk_memo
 from newrelax.propagations.fusion import fused_cross_entropy
 from newrelax.propagations.ibp_backward import IntervalBackwardPropagation
 from newrelax.registry import Registry
+from newrelax.share import Share
 
 __all__ = ["BoundedNetwork", "Clean", "LossBounds", "MarginBounds", "bounds", "box", "certify", "specification", "worst_logits"]
 
@@ -99,11 +100,6 @@ def worst_logits(margins: Tensor, y: Tensor) -> Tensor:
     """Worst-case logits [batch, classes]: 0 for the true class, −(lower bound of z_y − z_j) for class j."""
     logits = margins.new_zeros(len(y), margins.shape[1] + 1)
     return logits.scatter(1, other_classes(y, margins.shape[1] + 1), -margins)
-
-
-def is_at(share: float | Tensor, end: float) -> bool:
-    """Whether a share is at that end, so that work can be skipped. One on the device counts as in between: nobody asks."""
-    return not isinstance(share, Tensor) and share == end
 
 
 class BoundedNetwork:
@@ -175,7 +171,7 @@ class BoundedNetwork:
 
     @full_precision()
     def bounds(
-        self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0, statistics: Statistics | None = None
+        self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: Share = 1.0, statistics: Statistics | None = None
     ) -> MarginBounds:
         """Lower bounds of the margins over the boxes [lower, upper].
 
@@ -188,22 +184,22 @@ class BoundedNetwork:
 
     @full_precision()
     def linear_bounds(
-        self, lower: Tensor, upper: Tensor, matrix: Tensor, *, beta: float | Tensor = 1.0, statistics: Statistics | None = None
+        self, lower: Tensor, upper: Tensor, matrix: Tensor, *, beta: Share = 1.0, statistics: Statistics | None = None
     ) -> Bounds:
         """Lower bounds of matrix @ outputs over the boxes; matrix: [batch, rows, outputs]. The rest as in `bounds`."""
         problem = self._problem(lower, upper, statistics)
-        if self._propagation.name == "interval" or is_at(beta, 1.0):
+        if self._propagation.name == "interval" or beta == 1:
             return self._propagation.bounds(problem, matrix)
         low, _, layers = self._intervals(problem, matrix)
         margins = (1 - beta) * low
-        if not is_at(beta, 0.0):
+        if beta != 0:
             found = self._propagation.bounds(problem, matrix)
             margins, layers = margins + beta * found.lower, found.layers
         return Bounds(margins, layers)
 
     @full_precision()
     def cross_entropy(
-        self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: float | Tensor = 1.0, statistics: Statistics | None = None
+        self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: Share = 1.0, statistics: Statistics | None = None
     ) -> LossBounds:
         """Upper bounds of the cross-entropy over the boxes, bounded as one output (`fusion`); arguments as in `bounds`.
 
@@ -219,9 +215,9 @@ class BoundedNetwork:
         problem, matrix = self._problem(lower, upper, statistics), specification(y, self.outputs, lower.dtype)
         low, high, layers = self._intervals(problem, matrix)
         loss: Tensor | float = 0.0
-        if not is_at(beta, 1.0):
+        if beta != 1:
             loss = (1 - beta) * F.cross_entropy(worst_logits(low, y), y, reduction="none")
-        if not is_at(beta, 0.0):
+        if beta != 0:
 
             def below(weights: Tensor) -> Tensor:
                 return self._propagation.bounds(problem, weights.unsqueeze(1) @ matrix).lower.squeeze(1)

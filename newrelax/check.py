@@ -1,6 +1,6 @@
-"""``python -m newrelax.check NAME``: is this relaxation sound, finite, consistent, and where does it jump?
+"""`python -m newrelax.check NAME`: is this relaxation sound, finite, consistent, and where does it jump?
 
-With ``--operators``: which operators of torch are known, how each is bounded, and does that hold?
+With `--operators`: which operators of torch are known, how each is bounded, and does that hold?
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def run_command(command: click.Command, argv: Sequence[str] | None, program: str) -> int:
     """Run a click command that returns its exit code.
 
-    User errors are one line on stderr, or have a traceback with ``--debug``; other exceptions
+    User errors are one line on stderr, or have a traceback with `--debug`; other exceptions
     are bugs and always have one.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)

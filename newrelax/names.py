@@ -17,7 +17,7 @@ class Spelling(NamedTuple):
 
 
 def read_spelling(spec: str) -> Spelling:
-    """The parts of a spelling such as ``IBP-Round:omega=0.5,F=10``.
+    """The parts of a spelling such as `IBP-Round:omega=0.5,F=10`.
 
     Raises:
         UserError: no such form, or a parameter that stands twice.

@@ -1,4 +1,4 @@
-"""``python -m newrelax.plot NAME...``: a relaxation's lines as a picture or an interactive page."""
+"""`python -m newrelax.plot NAME...`: a relaxation's lines as a picture or an interactive page."""
 
 from __future__ import annotations
 

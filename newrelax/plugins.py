@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
 from newrelax.methods.builtin import BUILTIN
 from newrelax.methods.method import Method
 from newrelax.network.operators.rule import Rule
@@ -53,9 +53,7 @@ def load_all(files: Sequence[Path | str] = ()) -> list[Contribution]:
         try:
             loaded = point.load()
         except Exception as error:
-            raise UserError(
-                f"{source} cannot be loaded: {type(error).__name__}: {error}; repair or uninstall that package"
-            ) from error
+            raise UserError(f"{source} cannot be loaded: {with_type(error)}; repair or uninstall that package") from error
         found.append(_collect(loaded, source))
     for path in dict.fromkeys(Path(file).expanduser().resolve() for file in files):
         found.append(_collect(_import_file(path), str(path)))
@@ -87,7 +85,7 @@ def _import_file(path: Path) -> ModuleType:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"plugin file {path} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise UserError(f"plugin file {path} cannot be loaded: {with_type(error)}") from error
     return module
 
 

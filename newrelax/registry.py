@@ -84,7 +84,7 @@ class Registry(Mapping[str, Method]):
         return made
 
     def get_method(self, spec: str) -> Method:
-        """The method that a spelling such as ``IBP-Round:omega=0.5,F=10`` names.
+        """The method that a spelling such as `IBP-Round:omega=0.5,F=10` names.
 
         Raises:
             UserError: an unknown name or parameter, or a malformed spelling.

@@ -2,11 +2,11 @@
 
 from newrelax.bounds import certify
 from newrelax.errors import UserError
-from plugin.callbacks.base import Callback
 from plugin.certification.api import evaluate
 from plugin.data import Dataset, dataset
 from plugin.fitting.fit import Result, fit
 from plugin.settings.table import setting
+from plugin.training.callback import Callback
 from plugin.training.losses import Batch, Learner, Loss, Term, Terms
 from plugin.training.module import CertifiedLoss
 from plugin.training.scalars import scalar

@@ -18,10 +18,10 @@ UNSOUND = 1  # exit code
 
 
 def invoke(command: click.Command, argv: Sequence[str] | None, program: str) -> int:
-    """Runs ``command`` and returns its exit code, as newrelax.cli.run_command does.
+    """Runs `command` and returns its exit code, as newrelax.cli.run_command does.
 
     A run that was interrupted, and saved, says so in one line: 130 for Ctrl-C, 143 for SIGTERM; and bounds that an attack
-    broke do: 1. ``argv`` None: the
+    broke do: 1. `argv` None: the
     process is this command's own, and keeps the memory that its tensors give back.
     """
     if argv is None:
@@ -37,7 +37,7 @@ def invoke(command: click.Command, argv: Sequence[str] | None, program: str) -> 
 
 
 def checked(method: Method, registry: Registry, verdict: str) -> Method:
-    """The method; marked as an estimate, which a line with ``verdict`` says, where its relaxation does not bound ReLU."""
+    """The method; marked as an estimate, which a line with `verdict` says, where its relaxation does not bound ReLU."""
     counterexample = outside_counterexample(method, registry)
     if counterexample is None:
         return method

@@ -22,11 +22,15 @@ from newrelax.methods.method import Method
 from plugin.certification import evaluation
 from plugin.certification.api import DEFAULT_METHOD, evaluate
 from plugin.certification.bounding import Bounding
+from plugin.certification.certifiers.ladder import DEFAULT as DEFAULT_LADDER
+from plugin.certification.complete import Work
 from plugin.certification.evaluation import ESTIMATE, Evaluation, certifying_method
 from plugin.cli import checked, invoke
-from plugin.fitting.subject import Asked, Subject, find_subject, subject_options
+from plugin.fitting.decide import decide, default_folder, head
+from plugin.fitting.subject import FOLDER, Asked, Subject, find_subject, subject_options
 from plugin.process.device import device_name
 from plugin.process.files import write_output
+from plugin.process.interrupt import StopRequest
 from plugin.runs.versions import versions
 from plugin.settings.table import Table, setting
 from plugin.settings.types import Radius
@@ -61,6 +65,11 @@ class Radii(Table):
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the attack and of estimates.")
 @click.option("--per-example", type=FILE, help="Write a CSV line for each example and eps, with each margin.")
 @click.option("--json", "json_path", type=FILE, help="Write the table's figures as JSON.")
+@click.option("--complete", is_flag=True, help="Decide every example: climb --ladder until it is verified or falsified.")
+@click.option("--ladder", help=f"With --complete: certifiers, cheap ones first; default {DEFAULT_LADDER}.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="With --complete: seconds an example; default 60.")
+@click.option("--jobs", type=click.IntRange(min=1), help="With --complete: processes; default 1.")
+@click.option("--out", type=FOLDER, help="With --complete: folder of the verdicts; default in the run's folder, or verdicts/.")
 @debug_option
 def command(
     asked: Asked,
@@ -75,8 +84,14 @@ def command(
     seed: int,
     per_example: Path | None,
     json_path: Path | None,
+    complete: bool,
+    ladder: str | None,
+    timeout: float | None,
+    jobs: int | None,
+    out: Path | None,
 ) -> None:
     """Natural, PGD and certified accuracy of a run (--run), or of --model with --weights."""
+    _refuse_without_complete(complete, ladder=ladder, timeout=timeout, jobs=jobs, out=out)
     for output in (json_path, per_example):
         if output is not None and not output.parent.is_dir():  # told now, not after the work
             raise UserError(f"cannot write {output}: there is no folder {output.parent}")
@@ -94,7 +109,19 @@ def command(
     for radius in chosen:
         subject.region.check(radius)
     limit = limit if limit is not None or config is None else config.limit_test
-    bounding = Bounding(engine or ("newrelax" if config is None else config.engine), bound_memory, subject.registry.operators)
+    engine = engine or ("newrelax" if config is None else config.engine)
+    if complete:
+        words = Asking(ladder or DEFAULT_LADDER, timeout or 60.0, jobs or 1, engine, bound_memory, seed, limit)
+        summaries = []
+        for radius in chosen:
+            folder = default_folder(asked.run, subject, radius) if out is None else out
+            summaries.append(
+                _decide(subject, radius, words, folder if len(chosen) == 1 or out is None else folder / f"eps{radius:g}")
+            )
+        if json_path is not None:
+            write_output(json_path, json.dumps({"results": summaries}, indent=2) + "\n")
+        return
+    bounding = Bounding(engine, bound_memory, subject.registry.operators)
     x, y = subject.dataset.test_x[:limit], subject.dataset.test_y[:limit]
     evaluations = []
     with tqdm(total=len(y) * len(chosen), unit="image", disable=None, leave=False) as bar:
@@ -121,6 +148,46 @@ def command(
         write_output(json_path, json.dumps(report(evaluated, evaluations, asked.run) | attack, indent=2) + "\n")
     if per_example is not None:
         write_output(per_example, per_example_csv(evaluations))
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The command line's words for --complete."""
+
+    ladder: str
+    timeout: float
+    jobs: int
+    engine: str
+    memory: int | None
+    seed: int
+    limit: int | None
+
+
+def _decide(subject: Subject, radius: float, asking: Asking, folder: Path) -> dict[str, Any]:
+    """Decides the subject's test set at a radius, and shows the table."""
+    work = Work(
+        model=subject.model,
+        eps=radius,
+        region=subject.region,
+        ladder=asking.ladder,
+        seconds=asking.timeout,
+        plugins=subject.plugins,
+        engine=asking.engine,
+        memory=asking.memory,
+        seed=asking.seed,
+    )
+    with StopRequest() as stop:
+        stop.strike_now()  # what is decided is kept already
+        summary, values = decide(subject, work, folder, limit=asking.limit, jobs=asking.jobs)
+    click.echo(f"{head(subject, work, summary)}\n{summary.table()}\nverdicts: {folder}")
+    return values
+
+
+def _refuse_without_complete(complete: bool, **given: object) -> None:
+    """Raises UserError for settings of --complete without it."""
+    for name, value in given.items():
+        if value is not None and not complete:
+            raise UserError(f"--{name} is a setting of --complete: give that, too")
 
 
 def read_radii(texts: Sequence[str]) -> tuple[float, ...]:

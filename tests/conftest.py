@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from plugin.data import builtin as data
+from plugin import data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from newrelax.bounds import BoundedNetwork, box
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
 from newrelax.methods.method import Method
 from newrelax.network.operators.rule import Rule
 from newrelax.network.rules import BUILTIN_RULES
@@ -76,8 +76,7 @@ def _check(method: Method, operators: Sequence[Rule]) -> Verdict:
         try:
             excess, finite = _measure(method, dtype, operators)
         except Exception as error:  # a plugin's function may raise anything
-            text = " ".join(str(error).split()) or "no message"
-            return Verdict(name, "failed", f"{type(error).__name__}: {text}")
+            return Verdict(name, "failed", with_type(error))
         if not finite:
             return Verdict(name, "failed", f"bounds or gradients are not finite in {dtype}")
         # Bounds round at the size of the network's activations, which are of order one.

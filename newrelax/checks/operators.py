@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from newrelax.bounds import NO_STATISTICS
 from newrelax.checks.samples import SAMPLES, VECTOR, WITHOUT, Sample
+from newrelax.errors import with_type
 from newrelax.methods.builtin import BUILTIN
 from newrelax.network.graph import Graph
 from newrelax.network.operators.rule import Rule
@@ -116,7 +117,7 @@ def _tried(name: str, sample: Sample, rule: Rule, rules: Sequence[Rule]) -> tupl
         check_traced(graph)
         excess, slack = _excess(graph, sample)
     except Exception as error:  # whatever a rule raises is what the check is for
-        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return "failed", with_type(error, 160)
     by = "" if met else "; torch writes it in others before it gets here"
     if not excess <= _ROUNDING:  # NaN counts
         text = f"a point lies beyond its bound by {excess:.3g}" if excess == excess else "bounds are not numbers"

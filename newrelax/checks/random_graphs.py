@@ -4,7 +4,7 @@ A graph is a pool of tensors that starts with the input; each operator takes one
 mixed by a matrix, and adds its value, brought to the order of one. The outputs are linear functions of what was made last.
 Everything follows from the seed.
 
-``python -m newrelax.checks.random_graphs --points 1e7 --out FILE.md`` writes what a long run found.
+`python -m newrelax.checks.random_graphs --points 1e7 --out FILE.md` writes what a long run found.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from newrelax.bounds import NO_STATISTICS
 from newrelax.checks.samples import SAMPLES, WITHOUT, Sample
 from newrelax.checks.steps import check_steps
 from newrelax.cli import debug_option, run_command
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
 from newrelax.methods.builtin import BUILTIN
 from newrelax.methods.method import Method
 from newrelax.network.graph import Graph
@@ -46,8 +46,6 @@ RADII = (0.003, 0.05, 0.4)
 """Of the boxes around points of the standard normal distribution."""
 
 INPUTS: tuple[tuple[int, ...], ...] = ((4,), (2, 4, 4), (2, 6), (2, 3))
-WIDEST = 80
-"""Features that an operator's value may have in a graph."""
 
 ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-4}
 """How far a bound may lie beyond a point, relative to the size of what the graph computes."""
@@ -204,7 +202,7 @@ def examine(seed: int, names: Sequence[str], methods: Sequence[Method], points: 
     except UserError as error:
         findings.failures.append(f"{where}: refused: {error}")
     except Exception as error:  # what is wrong with one graph is no reason not to look at the next
-        findings.failures.append(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        findings.failures.append(f"{where}: {with_type(error, 200)}")
 
 
 def _against_points(

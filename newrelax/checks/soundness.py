@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from newrelax.checks.places import Intervals, display, excess, points, search_intervals, tolerance, usable
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
 from newrelax.relaxations.activation import RELU
 from newrelax.relaxations.base import Relaxation
 
@@ -43,10 +43,6 @@ class Counterexample:
         side = "above" if self.line == "lower" else "below"
         exact = f"{display(self.activation)}(x) = {self.exact:g}"
         return place + f"the {self.line} line, {self.value:g}, is {side} {exact} by {self.violation:g}"
-
-    def as_dict(self) -> dict[str, float | str]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def find_counterexample(relaxation: Relaxation) -> Counterexample | None:
@@ -85,13 +81,7 @@ def _try_out(relaxation: Relaxation) -> None:
     except UserError:
         raise
     except Exception as error:  # a plugin's function may raise anything
-        text = " ".join(str(error).split())
-        raise UserError(f"{relaxation.name}: its function raised {type(error).__name__}: {text}") from error
-
-
-def is_sound(relaxation: Relaxation) -> bool:
-    """Whether `find_counterexample` finds none."""
-    return find_counterexample(relaxation) is None
+        raise UserError(f"{relaxation.name}: its function raised {with_type(error)}") from error
 
 
 def pairs(relaxation: Relaxation, dtype: torch.dtype) -> Intervals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from newrelax.methods.method import Method
 from newrelax.propagations import (
+    AlphaPropagation,
     Attack,
     BackwardPropagation,
     CauchyPropagation,
@@ -89,6 +90,12 @@ BUILTIN: tuple[Method, ...] = (
     _backward(crown.crown_1_tria_c, "CROWN"),
     _backward(crown.crown_soft, "CROWN"),
     _last_layer("CROWN-Soft-IBP-R", crown.crown_soft.with_params(gamma=10.0)),
+    Method(
+        "alpha-CROWN",
+        summary="CROWN with lower slopes optimised for each margin by `steps` steps.",
+        propagation=AlphaPropagation(),
+        relaxation=crown.crown,
+    ),
     Method("IBP-Widen", propagation=IntervalPropagation(), relaxation=intervals.ibp_widen),
     Method("IBP-Round", propagation=IntervalPropagation(), relaxation=intervals.ibp_round),
     Method(

@@ -17,9 +17,9 @@ RECIPES = ("IBP", "hBox", "CROWN", "DeepZ", "CROWN-IBP-R", "CROWN-IBP")
 
 @dataclass(frozen=True)
 class Method:
-    """What ``--method NAME`` selects, for training and for certifying.
+    """What `--method NAME` selects, for training and for certifying.
 
-    name: the name users type, without parameters. summary: one line for ``--method list``.
+    name: the name users type, without parameters. summary: one line for `--method list`.
     propagation: how lines become bounds: a `Propagation`, or the name of a built-in one.
     relaxation: the lines of ReLU; None where no line is needed. activations: relaxations of other activations.
     beta: start and end of the logit mixing weight in (1 − β)·IBP + β·this method; None means no mixing (1).
@@ -96,7 +96,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        """Canonical spelling with parameters, such as ``CROWN-Soft:gamma=1``."""
+        """Canonical spelling with parameters, such as `CROWN-Soft:gamma=1`."""
         return format_label(self.name, self.params)
 
     @property

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
 from newrelax.network.build import Builder, Site, Size, Traced, resolve
 from newrelax.network.export import exported, leaves_of
 from newrelax.network.inner_lines import inner_line
@@ -141,9 +141,8 @@ class Graph:
             place = inner_line(self.model, self.input_shape, _as_called(node, build.site.operator), build.site.place)
             raise UserError(str(error).replace(build.site.place, place)) from None
         except Exception as error:
-            text = " ".join(str(error).split())[:160]
             raise UserError(
-                f"{build.site.operator} has no bounds with these arguments ({build.site.place}): {type(error).__name__}: {text}"
+                f"{build.site.operator} has no bounds with these arguments ({build.site.place}): {with_type(error, 160)}"
             ) from error
 
     def _leaf(self, leaf: Any) -> Any:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
 from newrelax.network.graph import Graph
 from newrelax.network.modes import evaluating
 
@@ -56,10 +56,8 @@ def check_same(graph: Graph, x: Tensor) -> None:
         try:
             expected, again = graph.model(x), graph.model(x)
         except Exception as error:
-            text = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"{type(graph.model).__name__} fails on inputs of shape {tuple(x.shape)}: {type(error).__name__}: {text}"
-            ) from error
+            name = type(graph.model).__name__
+            raise UserError(f"{name} fails on inputs of shape {tuple(x.shape)}: {with_type(error, 160)}") from error
         found = graph.network().forward(x)
     if not isinstance(expected, Tensor):
         raise UserError(f"{type(graph.model).__name__} gives a {type(expected).__name__}: expected one tensor")

@@ -1,5 +1,6 @@
 """How lines become bounds: one propagation a file."""
 
+from newrelax.propagations.alpha import AlphaPropagation
 from newrelax.propagations.backward import BackwardPropagation
 from newrelax.propagations.base import Attack, Natural, Propagation
 from newrelax.propagations.cauchy import CauchyPropagation, HybridCauchyPropagation
@@ -14,6 +15,7 @@ BUILTIN_PROPAGATIONS: tuple[Propagation, ...] = (
     Attack(),
     IntervalPropagation(),
     BackwardPropagation(),
+    AlphaPropagation(),
     IntervalBackwardPropagation(),
     ForwardPropagation(),
     HybridPropagation(),
@@ -24,6 +26,7 @@ BUILTIN_PROPAGATIONS: tuple[Propagation, ...] = (
 
 __all__ = [
     "BUILTIN_PROPAGATIONS",
+    "AlphaPropagation",
     "Attack",
     "BackwardPropagation",
     "CauchyPropagation",

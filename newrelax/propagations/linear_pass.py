@@ -26,10 +26,12 @@ from newrelax.propagations.windows import Windows
 
 class Mode(NamedTuple):
     """How hidden layers are bounded: by `intervals` already found, or by back-substitution; `hybrid`: the input's noise
-    symbols by back-substitution, all others forward as an interval."""
+    symbols by back-substitution, all others forward as an interval. `known`: bounds of nonlinear steps' inputs from elsewhere,
+    by the step's index, in place of either."""
 
     intervals: IntervalPass | None = None
     hybrid: bool = False
+    known: Mapping[int, tuple[Ends, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class State:
 class LinearPass:
     """One pass through a problem's network, and back-substitution from any step of it.
 
-    slopes: lower slopes for crossing neurons in place of the relaxation's, by the step's index.
+    slopes: lower slopes for crossing neurons in place of the relaxation's, by the step's index. before: bounds of each input of
+    the nonlinear steps, by the step's index; entered: of the first ones.
     """
 
     def __init__(self, problem: Problem, mode: Mode, slopes: Mapping[int, Tensor] | None = None) -> None:
@@ -65,6 +68,7 @@ class LinearPass:
         self._radius = radius
         self._known: dict[int, Ends] = {-1: (problem.lower, problem.upper)}
         self.entered: dict[int, Ends] = {}
+        self.before: dict[int, tuple[Ends, ...]] = {}
         self._states = {-1: State((problem.lower + problem.upper) / 2, free=(problem.lower, problem.upper))}
         centered = mode.intervals is not None and problem.relaxations.chord and _keeps_centers(problem)
         advance = self._centered if centered else self._advanced
@@ -97,8 +101,10 @@ class LinearPass:
     def _enclosed(self, index: int, step: Step, reference: tuple[Tensor, ...]) -> tuple[Enclosure, Tensor]:
         operator = step.operator
         assert isinstance(operator, Nonlinear)
-        bounds = tuple(self._ends_before(index, source, operator) for source in step.inputs)
-        self.entered[index] = bounds[0]
+        bounds = self._mode.known.get(index)
+        if bounds is None:
+            bounds = tuple(self._ends_before(index, source, operator) for source in step.inputs)
+        self.before[index], self.entered[index] = bounds, bounds[0]
         if isinstance(operator, Relu):
             return Sloped.around(self._lines_of(index, bounds[0]), reference, self._parallel)
         return operator.enclose(bounds, reference, self.problem.relaxations, self._parallel)

@@ -41,8 +41,8 @@ class Relaxation:
 
     Attributes:
         name: the name users type, without parameters.
-        function: ``(lower, upper, **params) -> (lower_slope, lower_offset,
-            upper_slope, upper_offset)``, pure and elementwise. It sees crossing
+        function: `(lower, upper, **params) -> (lower_slope, lower_offset,
+            upper_slope, upper_offset)`, pure and elementwise. It sees crossing
             neurons only, unless `handles_stable`. An entry may be a plain number.
         params: the function's keyword-only parameters and their values.
         handles_stable: True when the function also gives the lines of stable
@@ -50,8 +50,8 @@ class Relaxation:
         sound: False for a relaxation known not to enclose its activation.
         native: auto_LiRPA 0.3's own option for the same lines, if it has one.
         propagation: the default propagation of a method made of this value.
-        interval: for interval relaxations: ``(lower, upper, **params) ->
-            (lower', upper')``, the interval that replaces [lower, upper].
+        interval: for interval relaxations: `(lower, upper, **params) ->
+            (lower', upper')`, the interval that replaces [lower, upper].
         minimum: the smallest value allowed for a parameter, by name.
         chord: True when the upper line is the chord of ReLU over [l, u], so that
             at the middle it gives (ReLU(l) + ReLU(u))/2, for stable neurons too:
@@ -97,7 +97,7 @@ class Relaxation:
 
     @property
     def label(self) -> str:
-        """Canonical spelling with parameters, such as ``CROWN-Soft:gamma=1``."""
+        """Canonical spelling with parameters, such as `CROWN-Soft:gamma=1`."""
         return format_label(self.name, self.params)
 
     @property
@@ -107,7 +107,7 @@ class Relaxation:
 
     @property
     def widen(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-        """``(lower, upper) -> (lower', upper')`` with the parameters filled in,
+        """`(lower, upper) -> (lower', upper')` with the parameters filled in,
         for interval relaxations; None for all others."""
         if self.interval is None:
             return None
@@ -250,13 +250,13 @@ def check_number(name: str, key: str, value: object, minimum: float = -math.inf)
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that could not be typed as ``NAME:key=value``."""
+    """Refuse a name that could not be typed as `NAME:key=value`."""
     if not isinstance(name, str) or not name or _NAME_FORBIDS & set(name):
         raise UserError(f"expected a name without spaces, ':', ',', '=' or slashes, got {name!r}")
 
 
 def format_label(name: str, params: Mapping[str, float]) -> str:
-    """``NAME:key=value,key=value``, the numbers as short as they go."""
+    """`NAME:key=value,key=value`, the numbers as short as they go."""
     if not params:
         return name
     return name + ":" + ",".join(f"{key}={_shortest(value)}" for key, value in params.items())

@@ -1,5 +1,5 @@
 """Observers of the training loop."""
 
-from plugin.callbacks.base import Callback, EpochInfo, StepInfo
+from plugin.training.callback import Callback, EpochInfo, StepInfo
 
 __all__ = ["Callback", "EpochInfo", "StepInfo"]

@@ -19,9 +19,9 @@ from plugin.analysis.allowance import Allowance
 from plugin.analysis.measure import Protocol, evaluations, measure
 from plugin.analysis.probe import Analysed
 from plugin.analysis.sensitivity import weight_slopes
-from plugin.callbacks.base import Callback, EpochInfo, StepInfo
 from plugin.callbacks.tensorboard import TensorBoard
 from plugin.process.files import no_space_is_user_error, write_atomically
+from plugin.training.callback import Callback, EpochInfo, StepInfo
 from plugin.training.loop import TrainState
 from plugin.training.schedule import Values
 
@@ -45,8 +45,8 @@ class Analysis(Callback):
     """Measures the loss that is being trained: the method's certified loss at the present ε and β.
 
     The probe is fixed: images of the training set, unaugmented. Nothing is measured while there is no certified loss
-    in training (κ = 1, or ε = 0). Each of the three measurements is due ``every`` epochs; together they may take
-    ``percent`` of the training time so far. What does not fit waits until it does, longest unmeasured first, and
+    in training (κ = 1, or ε = 0). Each of the three measurements is due `every` epochs; together they may take
+    `percent` of the training time so far. What does not fit waits until it does, longest unmeasured first, and
     "analysis/postponed" is 1 for that epoch. Everything runs on copies of the network and leaves random streams as
     they were. Goes after the checkpoints, so that a kill during a measurement costs no training.
     """
@@ -81,7 +81,7 @@ class Analysis(Callback):
             self._before = [p.detach().clone() for p in state.model.parameters() if p.requires_grad]
 
     def on_epoch(self, state: TrainState, info: EpochInfo) -> None:
-        if info.values.kappa >= 1 or info.values.eps <= 0:
+        if info.values.kappa == 1 or info.values.eps <= 0:
             return
         postponed = False
         for name in sorted(ORDER, key=lambda n: self._measured.get(n, 0)):

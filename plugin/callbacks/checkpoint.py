@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plugin.callbacks.base import Callback, EpochInfo, StepInfo
 from plugin.runs import checkpoint
+from plugin.training.callback import Callback, EpochInfo, StepInfo
 from plugin.training.loop import TrainState
 
 
 class Checkpoints(Callback):
-    """Keeps the last good checkpoint at ``path``; goes last, so that other files are never behind it.
+    """Keeps the last good checkpoint at `path`; goes last, so that other files are never behind it.
 
-    ``every`` is a count and its unit, "steps" or "epochs".
+    `every` is a count and its unit, "steps" or "epochs".
     """
 
     def __init__(self, path: Path, every: tuple[int, str] = (1, "epochs")) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from plugin.callbacks.base import Callback, EpochInfo
 from plugin.runs.folder import RunFolder
+from plugin.training.callback import Callback, EpochInfo
 from plugin.training.loop import TrainState
 
 

@@ -1,4 +1,4 @@
-"""What the console shows of a run: a bar on a terminal, plain lines elsewhere."""
+"""What the console shows of a run: a bar on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from plugin.callbacks.base import Callback, EpochInfo, StepInfo
+from plugin.process.notebook import in_notebook, notebook_bar
+from plugin.training.callback import Callback, EpochInfo, StepInfo
 from plugin.training.loop import TrainState
 
 # Plain lines are for log files: about this many per run are enough.
@@ -15,7 +16,7 @@ PLAIN_LINES = 20
 
 
 class Progress(Callback):
-    """Shows epoch, losses, the worst case's accuracy and the time left, on ``stream``."""
+    """Shows epoch, losses, the worst case's accuracy and the time left, on `stream`."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -24,8 +25,9 @@ class Progress(Callback):
 
     def on_start(self, state: TrainState) -> None:
         self._started = (state.step, state.seconds)
-        if self._stream.isatty():
-            self._bar = tqdm(
+        if self._stream.isatty() or in_notebook():
+            kind = notebook_bar() if in_notebook() else tqdm
+            self._bar = kind(
                 total=state.total_steps,
                 initial=state.step,
                 unit="step",

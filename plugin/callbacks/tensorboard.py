@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from plugin.callbacks.base import Callback, EpochInfo
 from plugin.process.files import no_space_is_user_error
+from plugin.training.callback import Callback, EpochInfo
 from plugin.training.loop import TrainState
 
 # Where a figure of EpochInfo.means is shown; those of a loss's terms are added by kind: loss/TERM, accuracy/TERM.
@@ -18,7 +18,7 @@ _TAGS = {"loss": "loss/total", "gradient_norm": "training/gradient_norm"}
 
 
 class TensorBoard(Callback):
-    """Writes event files into ``folder``, one value an epoch."""
+    """Writes event files into `folder`, one value an epoch."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from newrelax.methods.method import Method
-from plugin.callbacks.base import Callback, EpochInfo
 from plugin.callbacks.tensorboard import TensorBoard
 from plugin.certification.evaluation import accuracies, evaluate
 from plugin.process.files import write_atomically
+from plugin.training.callback import Callback, EpochInfo
 from plugin.training.loop import TrainState
 
 RECORDS = "validation.jsonl"

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from newrelax.arguments import UNIT_RANGE, DataRange, check_eps, check_inputs, check_labels, check_model, check_range
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
-from newrelax.network.modes import evaluating
 from newrelax.precision import full_precision
 from newrelax.registry import Registry
 from plugin.certification import evaluation
 from plugin.certification.bounding import Bounding
-from plugin.certification.evaluation import Evaluation, certifying_method, outside_counterexample
+from plugin.certification.evaluation import Evaluation, certifying_method
+from plugin.certification.given import find_method, logits_of, refuse_unsound
 from plugin.certification.region import Region
 
 DEFAULT_METHOD = "CROWN-IBP-R"
@@ -58,22 +57,20 @@ def evaluate(
         UnsoundBounds: an attack broke what was certified.
     """
     model = check_model(model)
-    registry = registry or Registry.load()
     x = check_inputs(x, model)
     if len(x) == 0:
         raise UserError("expected at least one input to evaluate, got none")
-    limits, radius = check_range(data_range, x), check_eps(eps, x)
-    chosen = certifying_method(registry.get_method(method) if isinstance(method, str) else method, registry)
-    found = outside_counterexample(chosen, registry) if chosen.name in registry else None
-    if found is not None:
-        raise UserError(f"{chosen.label} is not sound and certifies nothing: {found}")
-    scale, unit = (radius, 1.0) if isinstance(radius, float) else (1.0, _of_features(radius, x))
-    with evaluating(model), torch.no_grad():
-        outputs = model(x[:1]).shape[-1]
+    _check_counts(batch_size=batch_size, pgd_steps=pgd_steps, pgd_restarts=pgd_restarts, memory=memory)
+    limits = check_range(data_range, x)
+    scale, unit = _radius(eps, x)
+    chosen, registry = find_method(method, registry or Registry.load())
+    chosen = certifying_method(chosen, registry)
+    refuse_unsound(chosen, registry)
+    labels = check_labels(y, len(x), logits_of(model, x)).to(x.device)
     return evaluation.evaluate(
         model,
         x,
-        check_labels(y, len(x), outputs).to(x.device),
+        labels,
         scale,
         chosen,
         batch_size=batch_size,
@@ -86,8 +83,23 @@ def evaluate(
     )
 
 
-def _of_features(radius: Tensor, x: Tensor) -> Tensor:
-    """A radius for each feature, of the shape of one input; raises UserError for one that differs between examples."""
-    if radius.ndim == x.ndim and len(radius) == len(x) > 1:
+def _radius(eps: float | Tensor, x: Tensor) -> tuple[float, float | Tensor]:
+    """A radius and its unit: (ε, 1), or (1, ε) where ε is a tensor of the shape of one input.
+
+    Raises:
+        UserError: no radius, or one that differs between examples.
+    """
+    if isinstance(eps, Tensor) and eps.shape == x.shape[1:]:
+        eps = eps.unsqueeze(0)  # as many features as examples: here it can only mean the features
+    radius = check_eps(eps, x)
+    if not isinstance(radius, Tensor) or radius.ndim == 0:
+        return float(radius), 1.0
+    if len(radius) > 1:
         raise UserError(f"expected eps as a number or one for each feature {tuple(x.shape[1:])}, got one for each example")
-    return radius[0] if radius.ndim == x.ndim else radius
+    return 1.0, radius[0]
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UserError(f"{name}: expected at least 1, got {count}")

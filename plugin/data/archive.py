@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, one_line
 from plugin.data.arrays import KEYS, from_arrays
 from plugin.data.dataset import Dataset
-from plugin.data.words import one_line
 
 
 def read_archive(path: Path) -> Dataset:

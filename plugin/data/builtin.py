@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from plugin.data.batches import augmented, batches
 from plugin.data.dataset import Dataset
 from plugin.data.downloaded import Source, read_cifar10, read_idx, read_svhn
 from plugin.data.named import NamedData
@@ -50,20 +47,3 @@ BUILTIN: tuple[NamedData, ...] = (
     NamedData("cifar10", _CIFAR10.load, "60,000 animals and vehicles, 32×32 in colour", eps=8 / 255, model="CONV+"),
 )
 NAMES: tuple[str, ...] = tuple(each.name for each in BUILTIN)
-
-
-def load(
-    name: str,
-    data_dir: Path | str = "data",
-    device: torch.device | str = "cpu",
-    *,
-    limit_train: int | None = None,
-    seed: int = 0,
-) -> Dataset:
-    """`plugin.data.load`, for those who still import it from here."""
-    from plugin.data.catalogue import load as load_any
-
-    return load_any(name, data_dir, device, limit_train=limit_train, seed=seed)
-
-
-__all__ = ["BUILTIN", "NAMES", "Dataset", "augmented", "batches", "load", "load_digits", "stratified_part"]

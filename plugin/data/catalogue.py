@@ -16,11 +16,11 @@ from plugin.data.archive import read_archive
 from plugin.data.arrays import with_range
 from plugin.data.builtin import BUILTIN
 from plugin.data.dataset import Dataset
-from plugin.data.factory import find_factory
 from plugin.data.folder import read_folder
 from plugin.data.named import NamedData
 from plugin.data.ranges import COMPUTED, Computed
 from plugin.data.splits import hold_back, limit
+from plugin.settings.factories import Factory
 from plugin.settings.nouns import Named, catalogue, listing
 
 Extensions = Sequence[tuple[str, object]]
@@ -93,12 +93,11 @@ def _read(spec: str, data_dir: Path, seed: int, named: Extensions) -> Dataset:
     name = spec.partition(":")[0].strip()
     if name in known:
         return known[name].value.make(read_spelling(spec).params, data_dir=data_dir, seed=seed)
-    module, colon, rest = spec.partition(":")
-    if colon:
-        factory, _, params = rest.partition(":")
-        typed = read_spelling(f"{factory}:{params}").params if params else {}
-        return find_factory(f"{module}:{factory}").make(typed, data_dir=data_dir, seed=seed)
-    raise _unknown(spec, named)
+    if ":" not in spec:
+        raise _unknown(spec, named)
+    factory = Factory.find("data set", spec)
+    made = factory.make if isinstance(factory.make, NamedData) else NamedData(factory.name, factory.make)
+    return made.make(factory.typed, data_dir=data_dir, seed=seed)
 
 
 def check_known(spec: str, named: Extensions = ()) -> None:

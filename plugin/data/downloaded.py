@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, one_line
 from plugin.data.dataset import Dataset
-from plugin.data.words import one_line, refusal
+from plugin.data.words import refusal
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer before a server counts as absent
 CLASSES = 10  # in every data set here

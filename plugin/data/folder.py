@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, one_line
 from newrelax.names import nearest
 from plugin.data.arrays import from_arrays
 from plugin.data.dataset import Dataset
 from plugin.data.pictures import first_picture, read_pictures
-from plugin.data.words import one_line
 
 WNIDS = "wnids.txt"  # TinyImageNet's list of classes, by which its layout is told
 LAYOUT = "train/ and test/ or val/ with a folder of pictures for each class, or TinyImageNet's wnids.txt, train/ and val/"

@@ -12,9 +12,8 @@ from newrelax.errors import UserError
 from newrelax.plugins import Extension
 from plugin.data.arrays import from_returned
 from plugin.data.dataset import Dataset
-from plugin.data.parameters import arguments, parameters
-from plugin.data.words import refusal, with_type
 from plugin.process.streams import seeded
+from plugin.settings.factories import Factory, parameters
 
 OFFERED = ("data_dir", "seed")
 _FORBIDDEN = set(" \t\n:,=/\\")
@@ -59,15 +58,8 @@ class NamedData(Extension):
         Raises:
             UserError: an unknown or wrong parameter, a function that fails, or arrays that cannot be trained with.
         """
-        what = f"data set {self.name}"
-        given = arguments(what, self.function, typed, {"data_dir": str(data_dir), "seed": seed})
-        try:
-            with seeded(seed):
-                returned = self.function(**given)
-        except UserError:
-            raise
-        except Exception as problem:  # somebody else's code may fail in any way
-            raise refusal(self.name, f"its factory failed ({with_type(problem)})") from problem
+        with seeded(seed):
+            returned = Factory("data set", self.name, self.function, typed)(data_dir=str(data_dir), seed=seed)
         return from_returned(self.name, returned)
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from newrelax.errors import UserError
-from plugin.data.words import one_line
+from newrelax.errors import UserError, one_line
 
 
 class Picture(NamedTuple):

@@ -16,7 +16,7 @@ from plugin.data.words import refusal, shown
 
 
 class Computed(Enum):
-    """The type of :data:`COMPUTED`, so that None can mean "no limits"."""
+    """The type of `COMPUTED`, so that None can mean "no limits"."""
 
     COMPUTED = "computed"
 

@@ -13,10 +13,10 @@ from newrelax.errors import UserError
 from newrelax.methods.method import Method
 from newrelax.precision import full_precision
 from newrelax.registry import Registry
-from plugin.callbacks.base import Callback, EpochInfo
+from plugin.certification.given import find_method
 from plugin.data import Dataset
-from plugin.data.arrays import checked, from_returned
-from plugin.fitting.datasets import DataTraits, data_traits, part_of
+from plugin.fitting.datasets import DataTraits, data_traits, load_dataset, part_of
+from plugin.fitting.given import check_callbacks, check_fits, check_network, check_settings, read_data
 from plugin.fitting.outcome import table
 from plugin.fitting.resolve import resolve
 from plugin.fitting.run import Prepared, prepare, run
@@ -24,9 +24,10 @@ from plugin.models.weights import load_weights
 from plugin.process.interrupt import StopRequest
 from plugin.runs.folder import MODEL, RunFolder, finished_result, holds_run, read_config
 from plugin.settings.config import GIVEN, RESUMABLE, Config
+from plugin.training.callback import Callback, EpochInfo
 from plugin.training.loop import TrainState
 
-Data = str | Dataset | Sequence[Tensor] | Mapping[str, Any]
+Data = str | Path | Dataset | Sequence[Tensor] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def fit(
 
     Args:
         model: a network of your own, trained in place, or the name of one ("CONV", "package.module:factory").
-        data: a `plugin.data.Dataset`, a name as for `--dataset`, or x_train, y_train, x_test, y_test as a sequence or by name.
+        data: a `plugin.data.Dataset`, a name or path as for `--dataset`, or x_train, y_train, x_test, y_test as a sequence
+            or by name.
         method: as for `--method`.
         eps: radius of the L∞ ball, in input units unless `eps_unit="range"`; the data set's own where it has one.
         out: a run folder to keep; by default nothing is written. resume: go on with the run in it.
@@ -99,19 +101,26 @@ def fit(
         UserError: in one line, for whatever does not exist or fit; also when the loss stops being finite.
         Interrupted: a signal asked to stop.
     """
-    registry = Registry.load(plugins)
-    if isinstance(method, Method):
-        registry = registry.including(method)
-    chosen = method if isinstance(method, Method) else registry.get_method(method)
+    if resume and out is None:
+        raise UserError("resume: expected the folder of the run to go on with, got none; give out=")
+    check_network(model)
+    check_callbacks(callbacks)
+    check_settings(settings, plugins)
+    chosen, registry = find_method(method, Registry.load(plugins))
     given: dict[str, Any] = {**settings, "plugins": tuple(plugins), "model": GIVEN if isinstance(model, nn.Module) else model}
     if eps is not None:
         given["eps"] = eps
+    if isinstance(data, Path):
+        data = str(data.expanduser().absolute())
     if isinstance(data, str):
         dataset, traits = None, data_traits(data, registry)
         given["dataset"] = data
     else:
-        dataset, traits = _in_memory(data), DataTraits(GIVEN)
+        dataset, traits = read_data(data), DataTraits(GIVEN)
     config = resolve(given, chosen, registry, traits)
+    dataset = load_dataset(config, registry, "cpu") if dataset is None else part_of(dataset, config)
+    if isinstance(model, nn.Module):
+        check_fits(model, dataset)
     folder = None if out is None else Path(out)
     if folder is None and config.analyze:
         raise UserError("analyze: expected a run folder to write into, got none; give out=")
@@ -123,7 +132,7 @@ def fit(
             config,
             registry,
             model=model if isinstance(model, nn.Module) else None,
-            dataset=None if dataset is None else part_of(dataset, config),
+            dataset=dataset,
         )
         history = History()
         if folder is None:
@@ -144,12 +153,6 @@ def _run_in(
         return done
     with StopRequest() as stop:
         return run(prepared, folder, resume=resume, stop=stop, callbacks=callbacks, progress=progress)
-
-
-def _in_memory(data: Dataset | Sequence[Any] | Mapping[str, Any]) -> Dataset:
-    return (
-        checked(data) if isinstance(data, Dataset) else from_returned(GIVEN, data if isinstance(data, Mapping) else tuple(data))
-    )
 
 
 def refuse_other(stored: Config, wanted: Config) -> None:

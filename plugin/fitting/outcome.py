@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from plugin.callbacks.base import Callback
 from plugin.callbacks.validation import Validation
 from plugin.certification.evaluation import accuracies, certifying_method, evaluate, outside_counterexample
 from plugin.process.device import device_name
 from plugin.runs.versions import versions
+from plugin.training.callback import Callback
 
 if TYPE_CHECKING:
     from plugin.fitting.run import Prepared

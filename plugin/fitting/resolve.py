@@ -25,7 +25,7 @@ def resolve(given: Mapping[str, Any], method: Method, registry: Registry, traits
     """Completes the settings that a user gave.
 
     Args:
-        given: names of :class:`Config`'s fields or of SHORTHANDS, with JSON types or text; `plugins` as paths.
+        given: names of `Config`'s fields or of SHORTHANDS, with JSON types or text; `plugins` as paths.
         method: what `given["method"]` names.
 
     Raises:
@@ -93,8 +93,6 @@ def _check(given: Mapping[str, Any], config: Config, method: Method) -> None:
             f"--analyze measures the certified loss in training: {method.name} has none here; "
             "analyze the trained network with python -m plugin.analyze"
         )
-    if "validate_every" in given and config.validation == 0:
-        raise UserError("--validate-every is a setting of --validation: give that, too")
 
 
 def _loss(given: dict[str, Any], method: Method) -> str:

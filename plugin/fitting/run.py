@@ -14,7 +14,6 @@ from newrelax.checks.soundness import find_counterexample
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from plugin.callbacks.base import Callback
 from plugin.callbacks.checkpoint import Checkpoints
 from plugin.callbacks.metrics import Metrics
 from plugin.callbacks.progress import Progress
@@ -34,6 +33,7 @@ from plugin.process.world import World
 from plugin.runs import checkpoint
 from plugin.runs.folder import RunFolder
 from plugin.settings.config import GIVEN, Config, PluginFile
+from plugin.training.callback import Callback
 from plugin.training.loop import TrainState, train
 
 

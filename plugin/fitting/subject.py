@@ -51,6 +51,7 @@ class Subject:
 
     config: of the run it comes from, if it comes from one. weights: the file, or None for an untrained network. eps: the radius
     that the run certified at, or the data set's own; None where neither has one. finished: false for a run's last checkpoint.
+    plugins: files that the registry was loaded with.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Subject:
     eps: float | None
     config: Config | None = None
     finished: bool = True
+    plugins: tuple[str, ...] = ()
 
 
 _OPTIONS = (
@@ -80,7 +82,7 @@ _OPTIONS = (
 
 
 def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator with the options that name a subject; the command gets them as `asked`, an :class:`Asked`."""
+    """A decorator with the options that name a subject; the command gets them as `asked`, an `Asked`."""
 
     def gathered(**given: Any) -> Any:
         names = Asked.__dataclass_fields__
@@ -150,7 +152,8 @@ def _subject(
     if weights is not None:
         load_weights(model, weights)
     finished = weights is None or weights.name != checkpoint.FILE_NAME
-    return Subject(name, model.to(device).eval(), weights, dataset, region, registry, eps, config, finished)
+    files = (*(() if config is None else (plugin.path for plugin in config.plugins)), *map(str, asked.plugins))
+    return Subject(name, model.to(device).eval(), weights, dataset, region, registry, eps, config, finished, files)
 
 
 class Measures(Table):

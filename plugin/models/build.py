@@ -11,15 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
 from newrelax.names import nearest
 from newrelax.network.modes import evaluating
-from plugin.models.architectures import ARCHITECTURES as ARCHITECTURES
-from plugin.models.architectures import Network, Normalize, Shape, describe
-from plugin.models.factory import Factory, brief
-from plugin.models.weights import load_weights as load_weights
-from plugin.models.weights import set_weights as set_weights
+from plugin.models.architectures import ARCHITECTURES, Network, Normalize, Shape, describe
 from plugin.process.streams import seeded
+from plugin.settings.factories import Factory
 
 
 def build(
@@ -63,22 +60,22 @@ def build(
     with stream():
         model = factory(input_shape=input_shape, classes=classes, mean=tuple(mean), std=tuple(std))
         if not isinstance(model, nn.Module):
-            raise UserError(f"{factory.label}: expected the factory to give an nn.Module, got {type(model).__name__}")
-        _check_output(factory.label, model, input_shape, classes)
+            raise UserError(f"{factory.what}: expected the factory to give an nn.Module, got {type(model).__name__}")
+        check_output(factory.what, model, input_shape, classes)
         return model
 
 
-def _check_output(label: str, model: nn.Module, input_shape: Shape, classes: int) -> None:
+def check_output(label: str, model: nn.Module, input_shape: Shape, classes: int) -> None:
     """Raises UserError for a network that cannot take such inputs, or gives something else than logits."""
     entry = _Entry(model)
     try:
         with evaluating(model), torch.no_grad(), entry:
-            output = model(torch.zeros(2, *input_shape))
+            output = model(torch.zeros(2, *input_shape, device=next((p.device for p in model.parameters()), None)))
     except Exception as problem:
         mismatch = entry.mismatch(input_shape)
         if mismatch is not None:
             raise UserError(f"{label}: {mismatch}") from problem
-        raise UserError(f"{label}: fails on {describe(input_shape)} ({brief(problem)})") from problem
+        raise UserError(f"{label}: fails on {describe(input_shape)} ({with_type(problem)})") from problem
     shapes = [(2, classes)] + ([(2, 1)] if classes == 2 else [])  # one logit decides between two classes by its sign
     if not isinstance(output, Tensor) or tuple(output.shape) not in shapes:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

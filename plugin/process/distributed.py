@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # public, but not marked so
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, one_line
 from plugin.process.world import World
 
 
@@ -187,6 +187,6 @@ def _lost_process_is_user_error() -> Iterator[None]:
     except RuntimeError as error:
         rank = os.environ.get("RANK", "?")
         raise UserError(
-            f"process {rank} lost the others ({' '.join(str(error).split())[:120]}); "
+            f"process {rank} lost the others ({one_line(error, 120)}); "
             "torchrun --max-restarts N starts them again, and --resume goes on from the last checkpoint"
         ) from error

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, one_line
 from plugin.process.tensors import Damaged, Unreadable, load_checked, save_checked
-from plugin.process.tensors import trailer as trailer
 from plugin.training.loop import TrainState
 
 FILE_NAME = "checkpoint.pt"
@@ -84,5 +83,6 @@ def restore(path: Path, state: TrainState) -> None:
         for stream in content["device_streams"]:
             torch.cuda.set_rng_state(stream, state.device)
     except (KeyError, ValueError, TypeError, RuntimeError) as problem:
-        reason = " ".join(str(problem).split())[:160]
-        raise UserError(f"checkpoint {path} does not fit this run's network and optimiser: {reason}") from problem
+        raise UserError(
+            f"checkpoint {path} does not fit this run's network and optimiser: {one_line(problem, 160)}"
+        ) from problem

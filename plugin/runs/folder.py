@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import torch
 from newrelax.errors import UserError
 from plugin.process.files import TEMPORARY_SUFFIX, no_space_is_user_error, write_atomically, write_json
 from plugin.process.lock import Held, locked
+from plugin.process.tensors import save_checked
 from plugin.runs import checkpoint
 from plugin.runs.versions import versions
 from plugin.settings.config import Config
@@ -24,7 +24,7 @@ CONFIG, METRICS, RESULT, MODEL = "config.json", "metrics.jsonl", "result.json", 
 
 @dataclass
 class RunFolder:
-    """A folder that holds one run, and that no other process trains in. Open it with :meth:`create` or :meth:`reopen`."""
+    """A folder that holds one run, and that no other process trains in. Open it with `create` or `reopen`."""
 
     path: Path
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
@@ -80,10 +80,8 @@ class RunFolder:
         write_atomically(path, b"".join(lines[:epochs]))
 
     def write_model(self, model: torch.nn.Module) -> None:
-        """The final weights, as a plain state dict."""
-        buffer = io.BytesIO()
-        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, buffer)
-        write_atomically(self.path / MODEL, buffer.getvalue())
+        """The final weights, as a plain state dict that `torch.load` reads."""
+        save_checked(self.path / MODEL, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
 
     def write_result(self, result: Mapping[str, object]) -> None:
         """Writes result.json; its presence means that the run is finished."""
@@ -117,7 +115,7 @@ def finished_result(path: Path) -> dict[str, object] | None:
 
 
 def read_config(path: Path) -> Config:
-    """The config of the run in the folder ``path``. Raises UserError when there is none that fits."""
+    """The config of the run in the folder `path`. Raises UserError when there is none that fits."""
     values = read_json(path / CONFIG)
     made_by = values.pop("versions", None)
     try:

@@ -24,7 +24,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def options_of(table: type[Table], *, besides: typing.Collection[str] = ()) -> Decorator:
     """A decorator with an option for each setting of the table, in its order, but for those that a command has `besides`.
 
-    Values arrive as text; :meth:`Table.read` reads them, so that Python, files and command lines are checked in one place.
+    Values arrive as text; `Table.read` reads them, so that Python, files and command lines are checked in one place.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """What one setting is: its type is the field's, its range, help and spelling stand beside it.
 
-A table of settings is a subclass of :class:`Table`. Command-line options, range checks, the JSON that is kept and read
+A table of settings is a subclass of `Table`. Command-line options, range checks, the JSON that is kept and read
 back, and lists for people all derive from its fields.
 """
 
@@ -30,16 +30,16 @@ class Traits(NamedTuple):
 
 
 def setting(help_text: str, default: Any = ..., *, said: str | None = None, resumable: bool = False, **limits: Any) -> Any:
-    """A field of a :class:`Table`. ``limits`` are pydantic's: gt, ge, lt, le, pattern.
+    """A field of a `Table`. `limits` are pydantic's: gt, ge, lt, le, pattern.
 
-    ``said``: the default in words, where something else than the field decides it. Without a default and without words the
+    `said`: the default in words, where something else than the field decides it. Without a default and without words the
     setting must be given.
     """
     return Field(default, description=help_text, json_schema_extra={"traits": Traits(said, resumable)}, **limits)  # type: ignore[dict-item]
 
 
 class Table(BaseModel):
-    """A frozen, typed set of settings; unknown names and wrong values are a ``UserError`` of one line."""
+    """A frozen, typed set of settings; unknown names and wrong values are a `UserError` of one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False)
 
@@ -57,12 +57,12 @@ class Table(BaseModel):
             raise UserError(_line(problem, cls.model_fields)) from problem
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types that :meth:`read` reads back to an equal value."""
+        """JSON types that `read` reads back to an equal value."""
         return dict(json.loads(self.model_dump_json()))
 
 
 def traits(field: FieldInfo) -> Traits:
-    """The traits of a field that :func:`setting` made."""
+    """The traits of a field that `setting` made."""
     extra = field.json_schema_extra
     found = extra.get("traits") if isinstance(extra, dict) else None
     return found if isinstance(found, Traits) else Traits()

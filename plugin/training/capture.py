@@ -15,8 +15,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from newrelax.bounds import is_at
-from newrelax.errors import UserError
+from newrelax.errors import UserError, one_line
+from newrelax.share import DeviceShare
 from plugin.training.schedule import Values
 
 # Steps of a kind that run as they are before it is recorded: libraries set themselves up in the first one.
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 
 class Recorder(Protocol):
-    """Makes a step repeatable. ``here()`` is where all steps must run, recorded or not."""
+    """Makes a step repeatable. `here()` is where all steps must run, recorded or not."""
 
     def here(self) -> AbstractContextManager[object]: ...
 
     def record(self, step: Callable[[], T]) -> Callable[[], T]:
-        """A function that repeats ``step`` on the same memory and returns the same tensors, overwritten."""
+        """A function that repeats `step` on the same memory and returns the same tensors, overwritten."""
 
 
 class Rerun:
@@ -68,7 +68,7 @@ class CudaGraphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error, longest=160)
             raise UserError(f"--capture: this step cannot be recorded as a CUDA graph, leave it out ({reason})") from error
 
         def replay() -> T:
@@ -79,10 +79,10 @@ class CudaGraphs:
 
 
 class CapturedSteps(Generic[T]):
-    """Takes steps on batches of ``batch_size`` inputs by replaying them, and others as they are.
+    """Takes steps on batches of `batch_size` inputs by replaying them, and others as they are.
 
     Steps are of one kind when they do the same work: κ and β at the same ends or in between, and the
-    same ``observe``. What a step returns is overwritten by the next one.
+    same `observe`. What a step returns is overwritten by the next one.
     """
 
     def __init__(self, batch_size: int, device: torch.device, recorder: Recorder | None = None) -> None:
@@ -93,7 +93,7 @@ class CapturedSteps(Generic[T]):
         # Double precision like Python's numbers; the fused optimisers read single precision.
         eps, kappa, beta = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
         self._scalars = (eps, kappa, beta, torch.zeros((), device=device))
-        self._values = Values(*self._scalars)
+        self._values = Values(eps, DeviceShare(kappa), DeviceShare(beta), self._scalars[-1])
         self._taken: Counter[Hashable] = Counter()
         self._replays: dict[Hashable, Callable[[], T]] = {}
 
@@ -106,7 +106,7 @@ class CapturedSteps(Generic[T]):
         number: int,
         observe: bool,
     ) -> T:
-        """``take(x, y, values, number, observe)``, its numbers on the device. ``take`` must be the same in every call."""
+        """`take(x, y, values, number, observe)`, its numbers on the device. `take` must be the same in every call."""
         with self._recorder.here():
             moved = self._place(values, number)
             if len(x) != self._batch_size:
@@ -115,7 +115,7 @@ class CapturedSteps(Generic[T]):
                 self._batch = torch.empty_like(x), torch.empty_like(y)
             for held, given in zip(self._batch, (x, y), strict=True):
                 held.copy_(given)
-            kind = *(None if isinstance(share, Tensor) else share for share in (moved.kappa, moved.beta)), observe
+            kind = moved.kappa, moved.beta, observe
             self._taken[kind] += 1
             if kind not in self._replays:
                 x, y = self._batch
@@ -128,6 +128,6 @@ class CapturedSteps(Generic[T]):
         """Writes the numbers to the device; κ and β at an end stay what they are, since they decide what is computed."""
         self._number.fill_(number)
         for held, value in zip(self._scalars, values, strict=True):
-            held.fill_(value)
-        ends = {name: share for name in ("kappa", "beta") if is_at(share := getattr(values, name), 0.0) or is_at(share, 1.0)}
+            held.fill_(float(value))
+        ends = {name: share for name in ("kappa", "beta") if (share := getattr(values, name)) in (0, 1)}
         return self._values._replace(**ends)

@@ -33,7 +33,7 @@ class Step:
 class FiniteGuard:
     """Skips every update from the first bad step on, and tells the host now and then.
 
-    The flag lives on the device: a fused optimiser that finds ``found_inf`` set leaves weights and
+    The flag lives on the device: a fused optimiser that finds `found_inf` set leaves weights and
     its own state alone. So the weights stay those of the last good step, and the first bad step
     can be looked into when the host gets to know of it.
     """
@@ -49,7 +49,7 @@ class FiniteGuard:
         self._recent.append(step)
 
     def watch(self, number: int | Tensor, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Call between backward and the update of that step: ``loss`` and ``gradient_norm`` are scalars."""
+        """Call between backward and the update of that step: `loss` and `gradient_norm` are scalars."""
         good = torch.isfinite(loss.detach()) & torch.isfinite(gradient_norm)
         self._first_bad.copy_(torch.where(good | (self._first_bad >= 0), self._first_bad, number))
         self._optimizer.found_inf = (self._first_bad >= 0).float()  # type: ignore[attr-defined]
@@ -107,7 +107,7 @@ def _bad_activation(model: nn.Module, step: Step) -> str | None:
 
 
 def _bad_bound(learner: Learner, step: Step) -> str | None:
-    if step.values.kappa >= 1 or not learner.method.gives_bounds:
+    if step.values.kappa == 1 or not learner.method.gives_bounds:
         return None
     net = learner.net
     with torch.no_grad():

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from plugin.callbacks.base import Callback, EpochInfo, StepInfo
 from plugin.certification.bounding import Bounding
 from plugin.certification.region import Region
-from plugin.data.builtin import Dataset, batches
+from plugin.data import Dataset, batches
 from plugin.process.interrupt import Interrupted, StopRequest
 from plugin.process.world import World
 from plugin.settings.config import Config
+from plugin.training.callback import Callback, EpochInfo, StepInfo
 from plugin.training.capture import CapturedSteps
 from plugin.training.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
 from plugin.training.losses.base import Batch, Learner, Loss, Terms, l1_norm
 from plugin.training.losses.catalogue import read_loss
+from plugin.training.losses.given import take_terms
 from plugin.training.meter import Meter, StepSums
 from plugin.training.scalars import Scalar
 from plugin.training.schedule import Schedule, Values
@@ -38,10 +39,10 @@ OBSERVE_EVERY = 8
 class TrainState:
     """A run in progress: what the loop changes and what callbacks may read.
 
-    ``step`` and ``epoch`` count finished ones, ``epoch_step`` the finished steps of the present
-    epoch; ``seconds`` is the training time so far. ``order`` draws the batches; ``order_at_epoch``
+    `step` and `epoch` count finished ones, `epoch_step` the finished steps of the present
+    epoch; `seconds` is the training time so far. `order` draws the batches; `order_at_epoch`
     is its state when the epoch began, from which a resumed run repeats the epoch's order.
-    ``captured`` replays steps as CUDA graphs; None takes each as it is.
+    `captured` replays steps as CUDA graphs; None takes each as it is.
     """
 
     config: Config
@@ -118,7 +119,7 @@ class TrainState:
         return self.config.epochs * self.steps_per_epoch
 
     def check_finite(self) -> None:
-        """Raises :class:`NonFiniteLoss` when a step so far was bad. Waits for the device."""
+        """Raises `NonFiniteLoss` when a step so far was bad. Waits for the device."""
         bad = self.guard.bad_step()
         if bad is not None:
             raise NonFiniteLoss(
@@ -128,7 +129,7 @@ class TrainState:
             )
 
     def check_weights(self) -> None:
-        """Raises :class:`NonFiniteLoss` when the last update, of a finite loss, overflowed. Waits for the device."""
+        """Raises `NonFiniteLoss` when the last update, of a finite loss, overflowed. Waits for the device."""
         for name, tensor in self.model.state_dict().items():
             if not torch.isfinite(tensor).all():
                 raise NonFiniteLoss(
@@ -143,7 +144,7 @@ def steps_per_epoch(config: Config, dataset: Dataset) -> int:
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """The fused optimisers: one kernel for all weights, and they heed ``found_inf`` on the device."""
+    """The fused optimisers: one kernel for all weights, and they heed `found_inf` on the device."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, fused=True)
@@ -153,10 +154,10 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def train(state: TrainState, callbacks: Iterable[Callback] = (), stop: StopRequest | None = None) -> None:
-    """Trains ``state`` to its last epoch, from wherever it is.
+    """Trains `state` to its last epoch, from wherever it is.
 
-    Raises :class:`NonFiniteLoss` when the loss stops being finite, and :class:`Interrupted` (after
-    the callbacks had their chance to save) when ``stop`` was asked for.
+    Raises `NonFiniteLoss` when the loss stops being finite, and `Interrupted` (after
+    the callbacks had their chance to save) when `stop` was asked for.
     """
     callbacks = list(callbacks)
     for callback in callbacks:
@@ -204,14 +205,14 @@ def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest
         means=means,
         seconds=state.seconds,
         images_per_second=images / elapsed,
-        scalars={each.name: float(each.read(state)) for each in state.scalars},
+        scalars={each.name: each(state) for each in state.scalars},
     )
     for callback in callbacks:
         callback.on_epoch(state, epoch_info)
 
 
 def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepInfo:
-    """One optimiser step on the batch ``x``, ``y`` (of all processes together)."""
+    """One optimiser step on the batch `x`, `y` (of all processes together)."""
     step = state.step
     observe = state.epoch_step % OBSERVE_EVERY == 0
     state.world.seed_streams(state.config.seed, step)
@@ -233,9 +234,9 @@ class Taken(NamedTuple):
 
 
 def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: int | Tensor, observe: bool) -> Taken:
-    """The device's part of step ``number``: the same work for all steps of a kind (capture.py), no host in between.
+    """The device's part of step `number`: the same work for all steps of a kind (capture.py), no host in between.
 
-    The batch goes through in ``config.accumulate`` pieces whose gradients add up to the whole
+    The batch goes through in `config.accumulate` pieces whose gradients add up to the whole
     batch's; only batch norm sees the pieces.
     """
     config, world = state.config, state.world
@@ -248,7 +249,7 @@ def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: i
     # A process without a part goes through the same motions with an input that counts nothing.
     part, weight = (part, 1.0) if part.start < part.stop else (slice(0, 1), 0.0)
     for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate), strict=True):
-        terms = state.loss(state.learner, Batch(piece_x, piece_y, len(x), observe), values)
+        terms = take_terms(state.loss, state.learner, Batch(piece_x, piece_y, len(x), observe), values)
         terms = replace(terms, loss=weight * terms.loss)
         terms.loss.backward()
         sums.add(terms, round(weight * len(piece_x)))
@@ -272,7 +273,7 @@ def l1_penalty(state: TrainState) -> Tensor | None:
 
 
 def _gradient_norm(model: nn.Module, limit: float | None) -> Tensor:
-    """The gradient's L2 norm over all weights, a scalar; clips the gradient to ``limit``."""
+    """The gradient's L2 norm over all weights, a scalar; clips the gradient to `limit`."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if limit is not None:

@@ -57,7 +57,7 @@ class StepSums:
 
 
 class Meter:
-    """Adds up steps; :meth:`means` reads the sums once an epoch. names: of the loss's terms, in the order shown."""
+    """Adds up steps; `means` reads the sums once an epoch. names: of the loss's terms, in the order shown."""
 
     def __init__(self, device: torch.device, names: Sequence[str]) -> None:
         self.names = tuple(names)

@@ -2,7 +2,7 @@
 
 Source: Jovanović et al., "On the Paradox of Certified Training" (TMLR 2022), the hyperparameter
 tables. Lengths of time are in epochs of the recipe's own total and shrink or grow with it
-(:meth:`Recipe.scaled`).
+(`Recipe.scaled`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from newrelax.methods.method import Method
 class Recipe:
     """One row of the tables.
 
-    ``warmup``, ``ramp``, ``milestones`` and ``halve_every`` are epochs out of ``epochs``.
-    ``eps_factor`` is the ratio of the radius trained at to the radius certified at.
+    `warmup`, `ramp`, `milestones` and `halve_every` are epochs out of `epochs`.
+    `eps_factor` is the ratio of the radius trained at to the radius certified at.
     """
 
     epochs: int = 200
@@ -34,7 +34,7 @@ class Recipe:
     augment: bool = False
 
     def scaled(self, epochs: int) -> Recipe:
-        """The same recipe run in ``epochs`` epochs, every length of time in proportion."""
+        """The same recipe run in `epochs` epochs, every length of time in proportion."""
         ratio = epochs / self.epochs
         return replace(
             self,
@@ -138,9 +138,9 @@ _DIGITS = Recipe(
 
 
 def find_recipe(dataset: str, model: str, method: Method) -> Recipe:
-    """The recipe for training ``model`` with ``method`` on ``dataset``, at its own length.
+    """The recipe for training `model` with `method` on `dataset`, at its own length.
 
-    Networks without a row of their own use CONV's (a network of ``FC`` kind has one). Methods
+    Networks without a row of their own use CONV's (a network of `FC` kind has one). Methods
     without certified loss keep their family's lengths: natural training keeps κ at 1, adversarial
     training at 0.
     """

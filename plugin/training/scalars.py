@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from newrelax.plugins import Extension
 
 if TYPE_CHECKING:
@@ -17,14 +20,19 @@ class Scalar(Extension):
     """A number of the run's present state under a TensorBoard tag such as `norms/first_layer`. read: must change nothing."""
 
     name: str
-    read: Callable[[TrainState], float]
+    read: Callable[[TrainState], float | Tensor]
     summary: str = ""
 
+    def __call__(self, state: TrainState) -> float:
+        """The number as it is now; waits for the device."""
+        with torch.no_grad():
+            return float(self.read(state))
 
-def scalar(tag: str) -> Callable[[Callable[[TrainState], float]], Scalar]:
+
+def scalar(tag: str) -> Callable[[Callable[[TrainState], float | Tensor]], Scalar]:
     """Turns a function of the run's state into a number that is shown each epoch under that tag."""
 
-    def decorate(function: Callable[[TrainState], float]) -> Scalar:
+    def decorate(function: Callable[[TrainState], float | Tensor]) -> Scalar:
         made = Scalar(tag, function, (function.__doc__ or tag).strip().splitlines()[0])
         object.__setattr__(made, "__module__", function.__module__)
         return made

@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from newrelax.share import Share
+
 if TYPE_CHECKING:
     from plugin.settings.config import Config
 
 
 class Values(NamedTuple):
-    """What one step trains with: numbers, or in a captured step scalars on the device."""
+    """What one step trains with: numbers; in a captured step (capture.py) their like on the device.
+
+    eps: radius of the region, one for all inputs or for each. kappa: share of the natural loss, the rest being the worst
+    case's. beta: share of the method's bounds, the rest being the intervals'. lr: learning rate.
+    """
 
     eps: float | Tensor
-    kappa: float | Tensor
-    beta: float | Tensor
+    kappa: Share
+    beta: Share
     lr: float | Tensor
 
 
@@ -40,7 +46,7 @@ class Schedule:
 
     @classmethod
     def from_config(cls, config: Config, steps_per_epoch: int) -> Schedule:
-        """Turns the epochs of ``config`` into steps."""
+        """Turns the epochs of `config` into steps."""
 
         def steps(epochs: float) -> int:
             return round(epochs * steps_per_epoch)
@@ -58,7 +64,7 @@ class Schedule:
         )
 
     def progress(self, step: int) -> float:
-        """How far the ramp is at ``step``: 0 until it starts, 1 from its end on."""
+        """How far the ramp is at `step`: 0 until it starts, 1 from its end on."""
         if step < self.warmup:
             return 0.0
         if step >= self.warmup + self.ramp:
@@ -66,7 +72,7 @@ class Schedule:
         return (step - self.warmup) / self.ramp
 
     def values(self, step: int) -> Values:
-        """ε, κ, β and the learning rate of ``step``."""
+        """ε, κ, β and the learning rate of `step`."""
         progress = self.progress(step)
         warming = step < self.warmup
         return Values(

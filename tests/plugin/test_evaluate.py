@@ -17,10 +17,11 @@ from newrelax.errors import UserError
 from newrelax.registry import Registry
 from plugin.certification.attacks import pgd
 from plugin.certification.evaluation import Evaluation, UnsoundBounds, certifying_method, evaluate
-from plugin.data.builtin import Dataset, load
+from plugin.data import Dataset, load
 from plugin.evaluate import main as evaluate_command
 from plugin.evaluate import write_output
-from plugin.models import build as models
+from plugin.models.build import build
+from plugin.models.weights import load_weights
 from plugin.train import main as train
 
 REGISTRY = Registry.load()
@@ -34,7 +35,7 @@ def digits() -> Dataset:
 @pytest.fixture(scope="module")
 def small(digits: Dataset) -> nn.Module:
     """A network for digits after 100 steps with noisy images: right mostly, provable at small eps partly."""
-    model = models.build("CONV", digits.input_shape, 10, digits.mean, digits.std, seed=0)
+    model = build("CONV", digits.input_shape, 10, digits.mean, digits.std, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(100):
@@ -55,8 +56,8 @@ def weights(small: nn.Module, tmp_path: Path) -> Path:
 
 
 def published(network: str, weights: str, reference_dir: Path, mnist: Dataset) -> nn.Module:
-    model = models.build(network, mnist.input_shape, 10, mnist.mean, mnist.std)
-    models.load_weights(model, reference_dir / f"mnist_{network}_{weights}.pt")
+    model = build(network, mnist.input_shape, 10, mnist.mean, mnist.std)
+    load_weights(model, reference_dir / f"mnist_{network}_{weights}.pt")
     return model
 
 

@@ -75,7 +75,7 @@ def tiny_state(method: str = "IBP", model: torch.nn.Module | None = None, **give
 
 
 def train_cli(out: Path, *options: str, code: int = 0) -> None:
-    """Runs ``plugin.train`` in this process and expects the exit code."""
+    """Runs `plugin.train` in this process and expects the exit code."""
     assert main([*TINY, "--out", str(out), *options]) == code
 
 

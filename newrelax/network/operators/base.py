@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from newrelax.network.enclosures import Enclosure, Planes, Sloped
@@ -142,8 +141,3 @@ class Elementwise(Nonlinear):
     def planes(self, lower: Tensor, upper: Tensor, lines_of: LinesOf) -> Planes:
         """The two lines over [lower, upper]."""
         return lines_of(self.activation, lower, upper)
-
-
-def expand_like(value: Tensor, features: Shape) -> Tensor:
-    """A constant that broadcasts against [n, *features], as [1, *features]."""
-    return torch.broadcast_to(value, (1, *features))

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork, Clean
+from newrelax.bounds import BoundedNetwork
 from newrelax.methods.method import Method
 from newrelax.plugins import Extension
 from newrelax.propagations.base import Layers
@@ -145,6 +145,3 @@ class Worst(NamedTuple):
 
     term: Term
     layers: Layers = ()
-
-
-__all__ = ["Batch", "Clean", "Learner", "Loss", "Term", "Terms", "Worst", "crossing_shares", "l1_norm", "measured"]

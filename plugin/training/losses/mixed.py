@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from newrelax.bounds import Clean, is_at
+from newrelax.bounds import Clean
 from plugin.training.losses.base import Batch, Learner, Term, Terms, Worst, crossing_shares, measured
 from plugin.training.schedule import Values
 
@@ -22,22 +21,17 @@ def mixed(learner: Learner, batch: Batch, values: Values, name: str, worst: Call
     loss = x.new_zeros(())
     parts: dict[str, Term] = {}
     clean, crossing = None, None
-    if not is_at(values.kappa, 0.0) or learner.normalised_by_batch:
+    if values.kappa != 0 or learner.normalised_by_batch:
         clean = learner.net.observe(x)
         natural = parts["natural"] = measured(clean.logits, y)
-        if not is_at(values.kappa, 0.0):
-            loss = loss + _like(values.kappa, loss) * natural.loss / total
+        if values.kappa != 0:
+            loss = loss + values.kappa * natural.loss / total
     elif observe:
         with torch.no_grad():
             parts["natural"] = measured(learner.net(x), y)
-    if not is_at(values.kappa, 1.0):
+    if values.kappa != 1:
         found = worst(clean)
         parts[name] = found.term
         crossing = crossing_shares(found.layers) if observe else None
-        loss = loss + _like(1 - values.kappa, loss) * found.term.loss / total
+        loss = loss + (1 - values.kappa) * found.term.loss / total
     return Terms(loss, parts, crossing)
-
-
-def _like(share: float | Tensor, loss: Tensor) -> float | Tensor:
-    """The share in the loss's precision, to which a product with a number rounds it as well."""
-    return share.to(loss.dtype) if isinstance(share, Tensor) else share

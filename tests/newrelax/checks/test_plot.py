@@ -148,7 +148,8 @@ class Part {
   replaceChildren(...parts) { this.parts = parts; }
   addEventListener(name, call) { this.heard[name] = call; }
   getContext() {
-    return { createImageData: (w, h) => ({ data: new Uint8ClampedArray(4 * w * h) }), putImageData: image => { this.image = image; } };
+    const createImageData = (w, h) => ({ data: new Uint8ClampedArray(4 * w * h) });
+    return { createImageData, putImageData: image => { this.image = image; } };
   }
 }
 const made = [], known = {};

@@ -19,6 +19,9 @@ from newrelax.network.operators.base import Operator
 from newrelax.network.operators.elementwise import Relu
 from newrelax.network.operators.linear import Linear
 
+# a drawn convolution may have an even kernel and "same" padding; torch says that this copies its input
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
+
 ROUND = plan(-(-len(NAMES) // OPERATORS), 0)
 """The first graphs of the long run: every operator once."""
 

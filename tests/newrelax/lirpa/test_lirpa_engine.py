@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -15,53 +16,38 @@ from newrelax.methods.method import Method
 from newrelax.registry import Registry
 from newrelax.relaxations.base import relaxation
 from newrelax.relaxations.crown import crown
-from tests.support.nets import NETS, batch, make
+from tests.support.nets import NETS, SHAPE, Net, batch, bounded, make, traced, under
 
 REGISTRY = Registry.load()
 PASSES = {"interval", "backward", "ibp+backward", "hybrid"}
 SOUND = [name for name, method in REGISTRY.items() if method.sound and method.propagation.name in PASSES]
 FUSIBLE = [name for name in SOUND if can_fuse(REGISTRY[name])]
 EPS = 0.05
-SHAPE = (3, 8, 8)
 
 Found = tuple[MarginBounds, list[Tensor]]
 
 
-class Then(nn.Module):
-    """Layers, then a function of them."""
-
-    def __init__(self, function: Callable[..., Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
-
-
-def _dense(m: Then, x: Tensor) -> Tensor:
+def _dense(m: Net, x: Tensor) -> Tensor:
     both = torch.cat([torch.relu(m.a(x)), torch.relu(m.b(x))], 1)
     return m.out(torch.relu(m.c(both)).flatten(1))
 
 
-def _difference(m: Then, x: Tensor) -> Tensor:
+def _difference(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.relu(m.a(x) - m.b(torch.relu(m.a(x)))).flatten(1))
 
 
-def _larger(m: Then, x: Tensor) -> Tensor:
+def _larger(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.maximum(m.a(x.flatten(1)), m.b(x.flatten(1))))
 
 
-def _mixed(m: Then, x: Tensor) -> Tensor:
+def _mixed(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.relu(m.b(torch.relu(m.a(x.flatten(2))).transpose(1, 2))).mean(1))
 
 
-def _gated(m: Then, x: Tensor) -> Tensor:
+def _gated(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.relu(m.a(x.flatten(1))) * torch.sigmoid(m.b(x.flatten(1))))
 
 
-LAYERS = [nn.Flatten(), nn.Linear(192, 8)]
 FURTHER: dict[str, Callable[[], nn.Module]] = {
     "max pool": lambda: make("max pool"),
     "leaky relu": lambda: nn.Sequential(
@@ -89,46 +75,49 @@ FURTHER: dict[str, Callable[[], nn.Module]] = {
         nn.Flatten(),
         nn.Linear(64, 5),
     ),
-    "concatenation": lambda: Then(
+    "concatenation": lambda: Net(
         _dense, a=nn.Conv2d(3, 2, 3, 1, 1), b=nn.Conv2d(3, 2, 1), c=nn.Conv2d(4, 3, 3, 2, 1), out=nn.Linear(48, 5)
     ),
-    "difference": lambda: Then(_difference, a=nn.Conv2d(3, 3, 3, 1, 1), b=nn.Conv2d(3, 3, 1), out=nn.Linear(192, 5)),
-    "maximum": lambda: Then(_larger, a=nn.Linear(192, 8), b=nn.Linear(192, 8), out=nn.Linear(8, 5)),
-    "mixer": lambda: Then(_mixed, a=nn.Linear(64, 6), b=nn.Linear(3, 4), out=nn.Linear(4, 5)),
+    "difference": lambda: Net(_difference, a=nn.Conv2d(3, 3, 3, 1, 1), b=nn.Conv2d(3, 3, 1), out=nn.Linear(192, 5)),
+    "maximum": lambda: Net(_larger, a=nn.Linear(192, 8), b=nn.Linear(192, 8), out=nn.Linear(8, 5)),
+    "mixer": lambda: Net(_mixed, a=nn.Linear(64, 6), b=nn.Linear(3, 4), out=nn.Linear(4, 5)),
     "transposed convolution": lambda: nn.Sequential(
         nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(162, 5)
     ),
     "weight norm, no bias": lambda: nn.Sequential(
         nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(192, 8)), nn.ReLU(), nn.Linear(8, 5, bias=False)
     ),
-    "ends with relu": lambda: nn.Sequential(*LAYERS, nn.ReLU(), nn.Linear(8, 5), nn.ReLU()),
+    "ends with relu": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU()),
     "sigmoid": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Sigmoid(), nn.Flatten(), nn.Linear(64, 5)),
-    "product": lambda: Then(_gated, a=nn.Linear(192, 8), b=nn.Linear(192, 8), out=nn.Linear(8, 5)),
+    "product": lambda: Net(_gated, a=nn.Linear(192, 8), b=nn.Linear(192, 8), out=nn.Linear(8, 5)),
 }
 DEEP_AND_SMOOTH: dict[str, Callable[[], nn.Module]] = {
-    "gelu": lambda: nn.Sequential(*LAYERS, nn.ReLU(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 5)),
-    "layer norm": lambda: nn.Sequential(*LAYERS, nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 5)),
-    "softmax": lambda: nn.Sequential(*LAYERS, nn.ReLU(), nn.Linear(8, 5), nn.Softmax(1)),
+    "gelu": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 5)),
+    "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 5)),
+    "softmax": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 5), nn.Softmax(1)),
+    "tanh": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Tanh(), nn.Linear(8, 5)),
 }
 
 
-def further(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+@functools.cache
+def further(name: str, dtype: torch.dtype = torch.float64) -> BoundedNetwork:
+    """Traced once; see `traced`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return (FURTHER | DEEP_AND_SMOOTH)[name]().to(dtype).eval()
+        return BoundedNetwork((FURTHER | DEEP_AND_SMOOTH)[name]().to(dtype).eval(), SHAPE, REGISTRY["IBP"])
 
 
-def both(net: Callable[[], nn.Module], method: Method) -> tuple[Found, Found]:
+def both(net: BoundedNetwork, method: Method) -> tuple[Found, Found]:
     """Bounds and the gradients of all parameters by our own passes, and by auto_LiRPA."""
     x, y = batch()
 
     def by(engine: str) -> Found:
-        model = net()
-        bounded = BoundedNetwork(model, SHAPE, method, engine=engine)
+        bounded = under(net, method, engine=engine)
         assert bounded.engine == engine
         found = bounded.bounds(*box(x, EPS), y)
-        (found.margins * torch.linspace(0.5, 1.5, found.margins.numel(), dtype=x.dtype).view_as(found.margins)).sum().backward()
-        return found, [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        weights = torch.linspace(0.5, 1.5, found.margins.numel(), dtype=x.dtype).view_as(found.margins)
+        parameters = list(net.model.parameters())
+        return found, list(torch.autograd.grad((found.margins * weights).sum(), parameters, materialize_grads=True))
 
     return by("newrelax"), by("auto_LiRPA")
 
@@ -156,13 +145,13 @@ def sampled(model: nn.Module, x: Tensor, y: Tensor, count: int = 300) -> Tensor:
     [(net, name) for net in NETS for name in SOUND if net in ("odd strides", "residual") or name in ("IBP", "CROWN", "hBox")],
 )
 def test_equals_our_own_passes(net: str, name: str) -> None:
-    assert_same(*both(lambda: make(net), REGISTRY[name]))
+    assert_same(*both(traced(net), REGISTRY[name]))
 
 
 @pytest.mark.parametrize("name", ["IBP", "CROWN", "CROWN-IBP-R", "DeepZ", "hBox-Diag-C"])
 @pytest.mark.parametrize("net", FURTHER)
 def test_equals_our_own_passes_on_further_networks(net: str, name: str) -> None:
-    assert_same(*both(lambda: further(net), REGISTRY[name]))
+    assert_same(*both(further(net), REGISTRY[name]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -170,12 +159,12 @@ def test_equals_our_own_passes_on_further_networks(net: str, name: str) -> None:
 @pytest.mark.parametrize("net", DEEP_AND_SMOOTH)
 def test_smooth_functions_of_layers_are_bounded_soundly(net: str, name: str, dtype: torch.dtype) -> None:
     """Where our own passes take intervals for what enters a smooth function, too, the bounds may differ: both have to hold."""
-    model, (x, y) = further(net, dtype), batch(3, dtype)
-    margins = certify(model, x, y, EPS, name, engine="auto_LiRPA")
+    (x, y), bounded = batch(3, dtype), under(further(net, dtype), REGISTRY[name], engine="auto_LiRPA")
+    margins = bounded.bounds(*box(x, EPS), y).margins
     assert margins.isfinite().all()
     slack = 1e-4 if dtype is torch.float32 else 1e-9
-    assert (sampled(model, x, y) >= margins - slack * (1 + margins.abs())).all()
-    gradients = torch.autograd.grad(margins.sum(), list(model.parameters()), allow_unused=True)
+    assert (sampled(bounded.model, x, y) >= margins - slack * (1 + margins.abs())).all()
+    gradients = torch.autograd.grad(margins.sum(), list(bounded.model.parameters()), allow_unused=True)
     assert all(part.isfinite().all() for part in gradients if part is not None)
 
 
@@ -185,10 +174,10 @@ def test_the_fused_loss_is_the_same(net: str, name: str) -> None:
     x, y = batch()
     results = []
     for engine in ("newrelax", "auto_LiRPA"):
-        model = make(net)
-        found = BoundedNetwork(model, SHAPE, REGISTRY[name], engine=engine).cross_entropy(*box(x, EPS), y, beta=0.7)
-        found.loss.sum().backward()
-        results.append([found.loss.detach(), found.margins, *found.layers[0], *(p.grad for p in model.parameters())])
+        fused = bounded(net, REGISTRY[name], engine=engine)
+        found = fused.cross_entropy(*box(x, EPS), y, beta=0.7)
+        gradients = torch.autograd.grad(found.loss.sum(), list(fused.model.parameters()))
+        results.append([found.loss.detach(), found.margins, *found.layers[0], *gradients])
     torch.testing.assert_close(*results, rtol=1e-7, atol=1e-9)
 
 
@@ -196,7 +185,7 @@ def test_the_fused_loss_is_the_same(net: str, name: str) -> None:
 def test_mixing_and_its_layers_are_the_same(beta: float) -> None:
     x, y = batch()
     one, other = (
-        BoundedNetwork(make("residual"), SHAPE, REGISTRY["CROWN-IBP"], engine=engine).bounds(*box(x, EPS), y, beta=beta)
+        bounded("residual", REGISTRY["CROWN-IBP"], engine=engine).bounds(*box(x, EPS), y, beta=beta)
         for engine in ("newrelax", "auto_LiRPA")
     )
     torch.testing.assert_close(one.margins, other.margins)
@@ -227,7 +216,7 @@ def test_bounds_follow_the_weights() -> None:
 
 
 def test_outputs_of_several_axes_are_bounded() -> None:
-    model, (x, _) = Then(lambda m, x: torch.relu(m.a(x)), a=nn.Conv2d(3, 2, 3, 2)).double(), batch()
+    model, (x, _) = Net(lambda m, x: torch.relu(m.a(x)), a=nn.Conv2d(3, 2, 3, 2)).double(), batch()
     low, high = bounds(model, *box(x, EPS), method="CROWN", engine="auto_LiRPA")
     assert low.shape == (3, 2, 3, 3)
     torch.testing.assert_close((low, high), bounds(model, *box(x, EPS), method="CROWN"), rtol=1e-9, atol=1e-9)
@@ -240,27 +229,23 @@ def flat_tanh(lower: Tensor, upper: Tensor) -> tuple[Tensor | float, ...]:
 
 
 def test_a_relaxation_of_ones_own_is_a_bound_operator() -> None:
-    net = lambda: nn.Sequential(*further("gelu")[:2], nn.Tanh(), nn.Linear(8, 5).double())  # noqa: E731
-    torch.manual_seed(0)
-    model = net()
-    one, other = both(lambda: model, Method.from_relaxation(flat_tanh))
+    net = further("tanh")
+    one, other = both(net, Method.from_relaxation(flat_tanh))
     torch.testing.assert_close(one[0].margins, other[0].margins, rtol=1e-9, atol=1e-9)
-    assert not torch.allclose(one[0].margins, certify(model, *batch(), EPS, "CROWN"))
+    assert not torch.allclose(one[0].margins, certify(net.model, *batch(), EPS, "CROWN"))
 
 
 @pytest.mark.parametrize("net", ["mlp", "residual"])
 def test_forward_mode_is_auto_lirpas_alone(net: str) -> None:
-    method, (x, y) = Method("Forwards", propagation="forward", relaxation=crown), batch()
-    model = make(net)
-    found = BoundedNetwork(model, SHAPE, method)
+    (x, y), found = batch(), bounded(net, Method("Forwards", propagation="forward", relaxation=crown))
     assert found.engine == "auto_LiRPA"
-    assert (sampled(model, x, y) >= found.bounds(*box(x, EPS), y).margins - 1e-9).all()
+    assert (sampled(found.model, x, y) >= found.bounds(*box(x, EPS), y).margins - 1e-9).all()
 
 
 @pytest.mark.parametrize("name", ["DeepZ-Cauchy", "hBox-Cauchy", "CROWN-IBP-RandomSlope"])
 def test_methods_that_it_has_no_way_for_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"auto_LiRPA has no .* propagation; leave the engine to newrelax"):
-        BoundedNetwork(make("mlp"), SHAPE, REGISTRY[name], engine="auto_LiRPA")
+        bounded("mlp", REGISTRY[name], engine="auto_LiRPA")
 
 
 def test_it_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +262,7 @@ def test_a_step_that_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     def broken(*_: object, **__: object) -> None:
         raise AssertionError
 
-    net = BoundedNetwork(make("mlp"), SHAPE, REGISTRY["CROWN"], engine="auto_LiRPA")
+    net = bounded("mlp", REGISTRY["CROWN"], engine="auto_LiRPA")
     monkeypatch.setattr(net._propagation._bounded.module, "compute_bounds", broken)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="cannot pass CROWN through Sequential: AssertionError"):
         net.bounds(*box(x, EPS), y)

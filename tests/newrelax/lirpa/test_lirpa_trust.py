@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from newrelax.bounds import BoundedNetwork, certify
+from newrelax.bounds import BoundedNetwork, box
 from newrelax.lirpa import bridge, trust
 from newrelax.lirpa.candidates import FOREIGN, USED
 from newrelax.lirpa.examination import Failed, Subject, examine
@@ -17,7 +18,7 @@ from newrelax.lirpa.natives import native_of
 from newrelax.lirpa.operators import AffineStep, LinesStep, PlanesStep
 from newrelax.network.rules import BUILTIN_RULES
 from newrelax.registry import Registry
-from tests.support.nets import batch, make
+from tests.support.nets import SHAPE, batch, bounded, traced, under
 
 REGISTRY = Registry.load()
 EPS = 0.05
@@ -63,36 +64,48 @@ def test_what_is_known_to_be_wrong_in_03_fails(kind: str) -> None:
     assert not trust.passed(kind)
 
 
-def nodes(model: nn.Module, method: str, shape: tuple[int, ...] = (3, 8, 8)) -> dict[int, Any]:
-    net = BoundedNetwork(model, shape, REGISTRY[method], engine="auto_LiRPA")
-    found: dict[int, Any] = net._propagation._bounded.nodes  # type: ignore[attr-defined]
+@functools.cache
+def pooled() -> BoundedNetwork:
+    """Windows of its pooling overlap."""
+    layers = nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.AvgPool2d(3, 2), nn.Flatten(), nn.Linear(36, 5)
+    return BoundedNetwork(nn.Sequential(*layers).double(), SHAPE, REGISTRY["IBP"])
+
+
+def nodes(net: BoundedNetwork, method: str) -> dict[int, Any]:
+    by_lirpa = under(net, REGISTRY[method], engine="auto_LiRPA")
+    found: dict[int, Any] = by_lirpa._propagation._bounded.nodes  # type: ignore[attr-defined]
     return found
 
 
-POOLED = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.AvgPool2d(3, 2), nn.Flatten(), nn.Linear(36, 5)).double()
+def margins_by_both(net: str, method: str) -> list[Tensor]:
+    """auto_LiRPA's, and our own passes'."""
+    x, y = batch()
+    return [
+        bounded(net, REGISTRY[method], engine=engine).bounds(*box(x, EPS), y).margins for engine in ("auto_LiRPA", "newrelax")
+    ]
 
 
 def test_only_what_passed_is_taken() -> None:
     """Every node is one of ours, or of a kind with a good verdict."""
-    for model in (POOLED, make("residual"), make("max pool")):
+    for net in (pooled(), traced("residual"), traced("max pool")):
         for method in ("CROWN", "hBox"):
-            for node in nodes(model, method).values():
+            for node in nodes(net, method).values():
                 if not isinstance(node, (LinesStep, AffineStep, PlanesStep)):
                     native = native_of(node.step, "adaptive")
                     assert native is not None
                     assert trust.passed(native.kind, "forward" if method == "hBox" else "bounds")
-    kinds = {type(node) for node in nodes(POOLED, "CROWN").values()}
+    kinds = {type(node) for node in nodes(pooled(), "CROWN").values()}
     assert {bridge.BoundConv, bridge.BoundRelu, bridge.BoundFlatten, bridge.BoundLinear} <= kinds
     assert bridge.BoundAveragePool not in kinds  # its backward pass is wrong where windows overlap
 
 
 def test_patches_are_taken_where_all_pass() -> None:
-    def mode(model: nn.Module) -> str:
-        return next(node.mode for node in nodes(model, "CROWN").values() if isinstance(node, bridge.BoundConv))
+    def mode(net: BoundedNetwork) -> str:
+        return next(node.mode for node in nodes(net, "CROWN").values() if isinstance(node, bridge.BoundConv))
 
-    assert mode(make("residual")) == ("patches" if trust.passed("avg_pool2d", "patches") else "matrix")
-    assert mode(POOLED) == "matrix"
-    assert mode(make("odd strides")) == ("patches" if trust.passed("conv2d (uneven)", "patches") else "matrix")
+    assert mode(traced("residual")) == ("patches" if trust.passed("avg_pool2d", "patches") else "matrix")
+    assert mode(pooled()) == "matrix"
+    assert mode(traced("odd strides")) == ("patches" if trust.passed("conv2d (uneven)", "patches") else "matrix")
 
 
 def test_a_broken_operator_is_replaced(monkeypatch: pytest.MonkeyPatch, afresh: None) -> None:
@@ -106,10 +119,8 @@ def test_a_broken_operator_is_replaced(monkeypatch: pytest.MonkeyPatch, afresh: 
     monkeypatch.setattr(bridge.BoundFlatten, "bound_backward", lossy)
     assert not trust.passed("flatten")
     assert "wrong side" in trust.verdict("flatten").reason
-    model, (x, y) = make("odd strides"), batch()
-    assert bridge.BoundFlatten not in {type(node) for node in nodes(model, "CROWN").values()}
-    found = certify(model, x, y, EPS, "CROWN", engine="auto_LiRPA")
-    torch.testing.assert_close(found, certify(model, x, y, EPS, "CROWN"), rtol=1e-9, atol=1e-9)
+    assert bridge.BoundFlatten not in {type(node) for node in nodes(traced("odd strides"), "CROWN").values()}
+    torch.testing.assert_close(*margins_by_both("odd strides", "CROWN"), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["CROWN", "CROWN-IBP-R", "IBP", "DeepZ", "hBox"])
@@ -117,11 +128,8 @@ def test_without_any_operator_of_its_own_the_bounds_are_the_same(method: str, mo
     """Where nothing passes, every node is ours; only intervals lose that the specification merges into the last layer."""
     monkeypatch.setattr(trust, "passed", lambda *_: False)
     for name in ("odd strides", "residual", "max pool"):
-        model, (x, y) = make(name), batch()
-        found = nodes(model, method)
-        assert all(isinstance(node, (AffineStep, PlanesStep)) for node in found.values())
-        margins = certify(model, x, y, EPS, method, engine="auto_LiRPA")
-        own = certify(model, x, y, EPS, method)
+        assert all(isinstance(node, (AffineStep, PlanesStep)) for node in nodes(traced(name), method).values())
+        margins, own = margins_by_both(name, method)
         if method in ("IBP", "hBox"):
             assert (margins <= own + 1e-9).all()
             assert margins.isfinite().all()

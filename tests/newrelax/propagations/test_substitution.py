@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from newrelax.bounds import BoundedNetwork, box
 from newrelax.cpu import pieces as cpu_cache
 from newrelax.registry import Registry
+from tests.support.nets import under
 
 REGISTRY = Registry.load()
 SHAPE, BATCH = (2, 8, 8), 5
@@ -54,18 +56,22 @@ def strided() -> nn.Module:
     )
 
 
-def found(build: Callable[[], nn.Module], method: str, cache: int, patch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Margins, and their sum's gradients."""
-    patch.setattr(cpu_cache, "CACHE", cache)
+@functools.cache
+def traced(build: Callable[[], nn.Module]) -> BoundedNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model, x = build().double(), torch.rand(BATCH, *SHAPE, dtype=torch.float64)
-    margins = BoundedNetwork(model, SHAPE, REGISTRY.get_method(method)).bounds(*box(x, 0.1), torch.arange(BATCH) % 4).margins
-    return [margins, *torch.autograd.grad(margins.sum(), list(model.parameters()))]
+        return BoundedNetwork(build().double(), SHAPE, REGISTRY["IBP"])
 
 
 @pytest.mark.parametrize("build", [sequential, Residual, strided], ids=["sequential", "residual", "strided"])
 @pytest.mark.parametrize("method", ["CROWN-IBP-R", "CROWN", "DeepZ", "hBox"])
 def test_pieces_change_nothing(build: Callable[[], nn.Module], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, pieces = (found(build, method, cache, monkeypatch) for cache in (1 << 30, 1))
+    net = under(traced(build), REGISTRY[method])
+    x = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for cache in (1 << 30, 1):
+        monkeypatch.setattr(cpu_cache, "CACHE", cache)
+        margins = net.bounds(*box(x, 0.1), torch.arange(BATCH) % 4).margins
+        found.append([margins, *torch.autograd.grad(margins.sum(), list(net.model.parameters()))])
+    whole, pieces = found
     torch.testing.assert_close(pieces, whole, rtol=1e-9, atol=1e-9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from newrelax.bounds import BoundedNetwork, MarginBounds, box
 from newrelax.propagations import linear_pass
 from newrelax.propagations.windows import Windows
 from newrelax.registry import Registry
+from tests.support.nets import Net, under
 
 REGISTRY = Registry.load()
 SHAPE = (2, 20, 20)
@@ -33,29 +34,16 @@ def plain() -> nn.Module:
     )
 
 
-class Branches(nn.Module):
-    """A function of layers that meet again."""
-
-    def __init__(self, function: Callable[..., Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
-
-
 def residual() -> nn.Module:
     """A block with a 1×1 shortcut and a stride, and one with an identity; batch norm before the additions."""
 
-    def run(m: Branches, x: Tensor) -> Tensor:
+    def run(m: Net, x: Tensor) -> Tensor:
         x = F.relu(m.stem(x))
         x = F.relu(m.norm(m.second(F.relu(m.first(x)))) + m.shortcut(x))
         x = F.relu(m.fourth(F.relu(m.third(x))) + x)
         return m.out(x.flatten(1))
 
-    return Branches(
+    return Net(
         run,
         stem=nn.Conv2d(2, 3, 3, padding=1),
         first=nn.Conv2d(3, 4, 3, stride=2, padding=1),
@@ -71,13 +59,13 @@ def residual() -> nn.Module:
 def before_activation() -> nn.Module:
     """Pre-activation blocks: convolutions follow additions without a ReLU between, so that padding has to be taken out."""
 
-    def run(m: Branches, x: Tensor) -> Tensor:
+    def run(m: Net, x: Tensor) -> Tensor:
         x = m.stem(x)
         x = x + m.first(F.relu(m.norm(x)))
         x = m.second(x)
         return m.out(F.relu(m.third(F.relu(x))).flatten(1))
 
-    return Branches(
+    return Net(
         run,
         stem=nn.Conv2d(2, 3, 3, stride=2, padding=1),
         norm=nn.BatchNorm2d(3),
@@ -91,13 +79,13 @@ def before_activation() -> nn.Module:
 def pooled() -> nn.Module:
     """Average and max pooling (overlapping, padded), a concatenation and a slice of channels."""
 
-    def run(m: Branches, x: Tensor) -> Tensor:
+    def run(m: Net, x: Tensor) -> Tensor:
         x = F.avg_pool2d(F.relu(m.stem(x)), 2)
         x = torch.cat([F.relu(m.first(x)), F.max_pool2d(x, 3, 1, 1)], 1)
         x = F.max_pool2d(F.relu(m.second(x[:, 1:])), 2)
         return m.out(F.relu(m.third(x)).flatten(1))
 
-    return Branches(
+    return Net(
         run,
         stem=nn.Conv2d(2, 3, 3, padding=1),
         first=nn.Conv2d(3, 2, 3, padding=1),
@@ -110,19 +98,32 @@ def pooled() -> nn.Module:
 NETS = {"plain": plain, "residual": residual, "pre-activation": before_activation, "pooled": pooled}
 
 
-def found(build: Callable[[], nn.Module], method: str, **options: object) -> tuple[MarginBounds, list[Tensor]]:
+@functools.cache
+def traced(net: str) -> BoundedNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build().double().eval()
+        model = NETS[net]().double().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.copy_(torch.linspace(-0.2, 0.3, len(module.running_mean)))
-    generator = torch.Generator().manual_seed(1)
-    x = torch.rand(3, *SHAPE, generator=generator, dtype=torch.float64)
-    bounds = BoundedNetwork(model, SHAPE, REGISTRY.get_method(method), **options)
+    return BoundedNetwork(model, SHAPE, REGISTRY["IBP"])
+
+
+def found(net: str, method: str, **options: object) -> tuple[MarginBounds, list[Tensor]]:
+    """Bounds, and their sum's gradients."""
+    x = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    bounds = under(traced(net), REGISTRY[method], **options)
     result = bounds.bounds(*box(x, 0.05), torch.tensor([0, 1, 4]))
-    result.margins.sum().backward()
-    return result, [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    gradients = torch.autograd.grad(result.margins.sum(), list(bounds.model.parameters()), materialize_grads=True)
+    return result, list(gradients)
+
+
+@functools.cache
+def of_whole_images(net: str, method: str) -> tuple[MarginBounds, list[Tensor]]:
+    """What windows are to give, without any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Windows, "of", lambda *_: None)
+        return found(net, method, memory=1 << 28)
 
 
 def assert_same(one: tuple[MarginBounds, list[Tensor]], other: tuple[MarginBounds, list[Tensor]]) -> None:
@@ -144,16 +145,15 @@ def test_equal_to_whole_images(method: str, net: str, memory: int, monkeypatch: 
         return used[-1]
 
     monkeypatch.setattr(Windows, "of", counted)
-    in_windows = found(NETS[net], method, memory=memory)
+    in_windows = found(net, method, memory=memory)
     assert any(used)
-    monkeypatch.setattr(Windows, "of", lambda *_: None)
-    assert_same(in_windows, found(NETS[net], method, memory=memory))
+    assert_same(in_windows, of_whole_images(net, method))
 
 
 @pytest.mark.parametrize("net", ["plain", "residual", "pre-activation"])
 @pytest.mark.parametrize("method", ["CROWN", "DeepZ"])
 def test_equal_to_auto_lirpa(method: str, net: str) -> None:
-    assert_same(found(NETS[net], method), found(NETS[net], method, engine="auto_LiRPA"))
+    assert_same(found(net, method), found(net, method, engine="auto_LiRPA"))
 
 
 def test_memory_bounds_the_coefficients_of_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +168,6 @@ def test_memory_bounds_the_coefficients_of_a_piece(monkeypatch: pytest.MonkeyPat
         return substitute(network, start, a, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(linear_pass, "substitute", measured)
-    found(residual, "CROWN", memory=1 << 19)
+    found("residual", "CROWN", memory=1 << 19)
     assert sizes
     assert max(sizes) <= 1 << 19

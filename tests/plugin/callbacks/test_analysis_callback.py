@@ -13,8 +13,8 @@ from newrelax.errors import UserError
 from plugin.analysis.allowance import Allowance
 from plugin.analysis.measure import Protocol
 from plugin.callbacks.analysis import ORDER, RECORDS, Analysis
-from plugin.callbacks.base import Callback, EpochInfo
 from plugin.callbacks.tensorboard import TensorBoard
+from plugin.training.callback import Callback, EpochInfo
 from plugin.training.loop import TrainState, train
 from plugin.training.schedule import Values
 from tests.plugin.test_train_cli import events

@@ -1,6 +1,10 @@
 """What a run shows while it trains: plain lines in a file, a bar on a terminal."""
 
 import io
+import sys
+import types
+
+import pytest
 
 from plugin.callbacks.progress import Progress
 from plugin.training.loop import train
@@ -37,3 +41,17 @@ def test_progress_bar_on_a_terminal() -> None:
     assert "6/6" in shown
     assert "certified loss" in shown
     assert "certified " in shown
+
+
+def test_a_notebook_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel's stream is no terminal, and redraws all the same."""
+
+    class ZMQInteractiveShell:
+        """What IPython calls its shell in a notebook."""
+
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=ZMQInteractiveShell))
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.on_start(tiny_state())
+    progress.close()
+    assert "epoch 1/4" in stream.getvalue()

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from newrelax.bounds import box
 from plugin.certification.attacks import pgd, worst_margin
 from plugin.certification.region import Region
-from plugin.data.builtin import Dataset
-from plugin.models import build as models
+from plugin.data import Dataset
+from plugin.models.build import build
+from plugin.models.weights import load_weights
 
 
 @pytest.fixture
 def network() -> nn.Module:
-    return models.build("CONV", (1, 8, 8), 10, (0.3,), (0.4,), seed=0)
+    return build("CONV", (1, 8, 8), 10, (0.3,), (0.4,), seed=0)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_same_stream_same_points(network: nn.Module, batch: tuple[Tensor, Tensor
 
 def test_the_model_is_left_as_it_was(batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch
-    network = models.build("CNN7", (1, 8, 8), 10, (0.3,), (0.4,), seed=0)
+    network = build("CNN7", (1, 8, 8), 10, (0.3,), (0.4,), seed=0)
     network.train()
     network.layers[2].eval()
     network(x).sum().backward()
@@ -107,8 +108,8 @@ def test_more_effort_never_helps_the_defender(network: nn.Module, batch: tuple[T
 
 def test_published_robust_network_resists_and_falls_beyond(reference_dir: Path, mnist: Dataset) -> None:
     """IBP's CONV has 86.83 % certified at 0.3: the attack must leave at least that share; far beyond, it must win."""
-    model = models.build("CONV", (1, 28, 28), 10, mnist.mean, mnist.std)
-    models.load_weights(model, reference_dir / "mnist_CONV_box.pt")
+    model = build("CONV", (1, 28, 28), 10, mnist.mean, mnist.std)
+    load_weights(model, reference_dir / "mnist_CONV_box.pt")
     x, y = mnist.test_x[:200], mnist.test_y[:200]
 
     def accuracy(eps: float) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from newrelax.errors import UserError
-from plugin.data.builtin import Dataset
+from plugin.data import Dataset
 from plugin.models.build import build as build_model
 from plugin.models.weights import load_weights, misfit
 from plugin.process.tensors import save_checked

@@ -84,5 +84,5 @@ def test_two_processes_and_a_lost_one_train_as_one(tmp_path: Path) -> None:
 def test_a_refusal_is_one_line(tmp_path: Path) -> None:
     output = torchrun(tmp_path / "none", "--eps", "7").communicate(timeout=PATIENCE)[0].decode()
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert "error: eps: expected in (0, 1] (pixels are in [0, 1]), got 7.0" in errors
+    assert "error: eps: expected a radius in (0, 1] (inputs are that far apart at most), got 7" in errors
     assert not (tmp_path / "none").exists()

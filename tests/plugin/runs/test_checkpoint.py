@@ -19,6 +19,7 @@ import plugin.training.loop
 from newrelax.errors import UserError
 from plugin.process import files
 from plugin.process.interrupt import StopRequest
+from plugin.process.tensors import trailer
 from plugin.runs import checkpoint
 from plugin.train import main
 from plugin.training.loop import train
@@ -32,7 +33,7 @@ class Killed(BaseException):
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
-    """Calls ``action`` instead of the step ``number`` (counted from 0 over the whole run)."""
+    """Calls `action` instead of the step `number` (counted from 0 over the whole run)."""
     original = plugin.training.loop.train_step
 
     def step(state: Any, *args: Any) -> Any:
@@ -259,7 +260,7 @@ def test_checkpoints_never_run_code(tmp_path: Path) -> None:
 
     path = tmp_path / "checkpoint.pt"
     torch.save({"model": Bomb()}, path)
-    path.write_bytes(path.read_bytes() + checkpoint.trailer(path.read_bytes()))
+    path.write_bytes(path.read_bytes() + trailer(path.read_bytes()))
     with pytest.raises(UserError, match="holds what this program never writes"):
         checkpoint.read(path)
     assert not (tmp_path / "exploded").exists()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class StepInfo:
     """One finished step. Tensors are on the device: reading one waits for it.
 
-    ``step`` counts from 0; ``values`` are what the step trained with; ``x``, ``y`` its batch;
-    ``terms`` those of the batch's last piece; ``loss`` and ``gradient_norm`` are scalars, the norm
+    `step` counts from 0; `values` are what the step trained with; `x`, `y` its batch;
+    `terms` those of the batch's last piece; `loss` and `gradient_norm` are scalars, the norm
     before clipping. The gradients are still in the parameters.
     """
 
@@ -38,9 +38,9 @@ class StepInfo:
 class EpochInfo:
     """One finished epoch.
 
-    ``epoch`` counts from 1, ``step`` is the number of steps taken so far, ``values`` are the last
-    step's. ``means`` and ``scalars`` (a plugin's, by tag) depend on the run's settings and seed alone; ``seconds`` and
-    ``images_per_second`` on the machine.
+    `epoch` counts from 1, `step` is the number of steps taken so far, `values` are the last
+    step's. `means` and `scalars` (a plugin's, by tag) depend on the run's settings and seed alone; `seconds` and
+    `images_per_second` on the machine.
     """
 
     epoch: int
@@ -64,13 +64,13 @@ class Callback(Extension):
     """
 
     def on_start(self, state: TrainState) -> None:
-        """Training starts, or goes on from a checkpoint (``state.step`` > 0)."""
+        """Training starts, or goes on from a checkpoint (`state.step` > 0)."""
 
     def on_step(self, state: TrainState, info: StepInfo) -> None:
-        """A step is done; ``state.step`` already counts it."""
+        """A step is done; `state.step` already counts it."""
 
     def on_epoch(self, state: TrainState, info: EpochInfo) -> None:
-        """An epoch is done; ``state.epoch`` already counts it."""
+        """An epoch is done; `state.epoch` already counts it."""
 
     def on_interrupt(self, state: TrainState) -> None:
         """The run was asked to stop; this is the time to save."""

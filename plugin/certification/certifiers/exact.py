@@ -1,0 +1,105 @@
+"""The exact answer: a mixed-integer program over the ReLUs that the tightest bounds leave open."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from newrelax.bounds import specification
+from newrelax.errors import UserError
+from newrelax.exact.encoding import Encoding, encode
+from newrelax.exact.program import CLEARANCE, minimum
+from newrelax.network.graph import Graph
+from newrelax.network.network import Network
+from newrelax.propagations.base import Ends, Problem, chunk_memory
+from newrelax.propagations.linear_pass import LinearPass, Mode
+from plugin.certification.certifiers.base import Certifier, Example, Question
+
+
+@dataclass(frozen=True)
+class Exact(Certifier):
+    """The smallest of each margin that is not proven, by HiGHS; its own points are tried as counterexamples.
+
+    Computes in float64. A margin counts as proven only if the solver's bound clears zero by CLEARANCE.
+    """
+
+    name = "exact"
+    _networks: dict[int, Network] = field(default_factory=dict, compare=False, repr=False)
+
+    def decide(self, question: Question, examples: Sequence[Example], deadline: float) -> None:
+        network = self._network(question, examples[0].x)
+        for example in examples:
+            try:
+                self._decide(question, network, example, deadline)
+            except UserError as problem:
+                example.note = str(problem)
+
+    def _decide(self, question: Question, network: Network, example: Example, deadline: float) -> None:
+        lower, upper = question.box(example.x.double())
+        matrix = specification(example.y, torch.Size(network.steps[-1].shape).numel(), torch.float64)
+        with torch.no_grad():
+            before, margins = tightest(question, network, lower, upper, matrix)
+            known = margins if example.margins is None else torch.maximum(margins, example.margins.double())
+            example.bound(known.to(example.x.dtype), self.name)
+            if not example.open:
+                return
+            encoding = encode(network, lower, upper, before)
+        proven = known > 0
+        for row in known.argsort().tolist():
+            if proven[row]:
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                example.note = "out of time"
+                return
+            if self._row(question, example, encoding, matrix[0, row], left):
+                proven[row] = True
+            elif not example.open:
+                return
+        if bool(proven.all()):
+            example.bound(torch.full_like(known, CLEARANCE).to(example.x.dtype), self.name)
+
+    def _row(self, question: Question, example: Example, encoding: Encoding, function: Tensor, seconds: float) -> bool:
+        """Whether the margin of that function is proven; refutes the example where the solver's point does."""
+        found = minimum(encoding, function, seconds=seconds, above=CLEARANCE)
+        if found.point is not None:
+            example.refute(question, found.point.view_as(example.x), self.name)
+        if found.bound >= CLEARANCE:
+            return True
+        if example.open:
+            example.note = "within the solver's tolerance of zero" if found.proven else "out of time"
+        return False
+
+    def _network(self, question: Question, x: Tensor) -> Network:
+        """The question's network in float64, traced once."""
+        key = id(question.model)
+        if key not in self._networks:
+            model: nn.Module = copy.deepcopy(question.model).double().eval()
+            with torch.no_grad():
+                self._networks[key] = Graph(model, x.shape[1:], question.bounding.operators).network()
+        return self._networks[key]
+
+
+def tightest(
+    question: Question, network: Network, lower: Tensor, upper: Tensor, matrix: Tensor
+) -> tuple[dict[int, tuple[Ends, ...]], Tensor]:
+    """Bounds of every nonlinear step's inputs, the best of intervals and CROWN, and of the margins, [rows]; in float64."""
+    lines = question.registry.get_method("CROWN").lines
+    problem = Problem(network, lower, upper, lines, chunk_memory(lower.device))
+    found = LinearPass(problem, Mode())
+    margins = found.lower_bounds(matrix)[0]
+    intervals = problem.intervals
+    before = {
+        index: tuple(
+            (torch.maximum(low, intervals.steps[source].lower), torch.minimum(high, intervals.steps[source].upper))
+            for (low, high), source in zip(ends, network.steps[index].inputs, strict=True)
+        )
+        for index, ends in found.before.items()
+    }
+    again = LinearPass(problem, Mode(known=before))
+    return before, torch.maximum(margins, again.lower_bounds(matrix)[0])

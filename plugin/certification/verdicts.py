@@ -1,0 +1,163 @@
+"""Verdicts as they come: a line each in a file that survives `kill -9`, and what they add up to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from newrelax.errors import UserError
+from plugin.certification.certifiers.base import Example, Verdict
+from plugin.process.files import no_space_is_user_error, write_atomically, write_json
+
+LEFT_OPEN = "left open"
+QUESTION, VERDICTS = "question.json", "verdicts.jsonl"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One decided example. rung: who decided it ("" for undecided). bound: the smallest lower bound of its margins, if any;
+    margin: the network's own at the counterexample. seconds: on all rungs. point: the counterexample, flat."""
+
+    image: int
+    label: int
+    verdict: str
+    rung: str
+    bound: float | None
+    margin: float | None
+    seconds: float
+    note: str = ""
+    point: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, example: Example) -> Line:
+        return cls(
+            image=example.number,
+            label=int(example.y),
+            verdict=example.verdict.value,
+            rung=example.rung,
+            bound=None if example.margins is None else float(example.margins.min()),
+            margin=example.point_margin,
+            seconds=round(example.seconds, 4),
+            note="" if not example.open else example.note or "every rung left it open",
+            point=None if example.point is None else tuple(example.point.flatten().tolist()),
+        )
+
+
+class Store:
+    """A folder with the verdicts of one question: `question.json` says which, `verdicts.jsonl` has a line for each example."""
+
+    def __init__(self, folder: Path, question: Mapping[str, Any]) -> None:
+        """Opens or makes the folder. Raises UserError when it holds verdicts of another question."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / QUESTION
+        if path.exists():
+            _check_same(path, question)
+        else:
+            write_json(path, question)
+        self.lines = {line.image: line for line in self._read()}
+        self._mend()
+
+    def add(self, examples: Iterable[Example]) -> None:
+        """Keeps the verdicts of examples, on the disk before it returns."""
+        lines = [Line.of(example) for example in examples]
+        path = self.folder / VERDICTS
+        with no_space_is_user_error(path), open(path, "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines.update({line.image: line for line in lines})
+
+    def _read(self) -> list[Line]:
+        """The whole lines; one that a kill cut short is left out."""
+        path = self.folder / VERDICTS
+        found = []
+        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                values = json.loads(text)
+                found.append(Line(**{**values, "point": None if values["point"] is None else tuple(values["point"])}))
+            except (ValueError, TypeError, KeyError):
+                continue
+        return found
+
+    def _mend(self) -> None:
+        """Takes a line that was cut short out of the file, so that the next one does not grow on it."""
+        path = self.folder / VERDICTS
+        whole = "".join(json.dumps(asdict(line)) + "\n" for line in self.lines.values()).encode()
+        if path.exists() and path.read_bytes() != whole:
+            write_atomically(path, whole)
+
+
+def _check_same(path: Path, question: Mapping[str, Any]) -> None:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(question))
+    for name in wanted:
+        if stored.get(name) != wanted[name]:
+            raise UserError(
+                f"{path.parent} holds verdicts with {name} {stored.get(name)!r}, not {wanted[name]!r}: "
+                "choose another folder with --out"
+            )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What verdicts add up to. Fractions of all examples; rungs: for each, how many it decided, and their mean seconds."""
+
+    count: int
+    natural_accuracy: float
+    pgd_accuracy: float
+    verified: float
+    falsified: float
+    undecided: float
+    rungs: Mapping[str, tuple[int, float]]
+    seconds: float
+
+    @classmethod
+    def of(cls, lines: Sequence[Line], order: Sequence[str] = ()) -> Summary:
+        """Of one line or more; order: of the rungs, as far as they decided anything."""
+        count = len(lines)
+        verdicts = Counter(line.verdict for line in lines)
+        wrong = sum(line.rung == "natural" for line in lines)
+        attacked = sum(line.rung == "attack" for line in lines)
+        deciding = {line.rung or LEFT_OPEN for line in lines}
+        rungs = {}
+        for name in dict.fromkeys(["natural", *order, *sorted(deciding - {LEFT_OPEN}), LEFT_OPEN]):
+            if name not in deciding:
+                continue
+            times = [line.seconds for line in lines if (line.rung or LEFT_OPEN) == name]
+            rungs[name] = (len(times), sum(times) / len(times))
+        return cls(
+            count=count,
+            natural_accuracy=1 - wrong / count,
+            pgd_accuracy=1 - (wrong + attacked) / count,
+            verified=verdicts[Verdict.VERIFIED.value] / count,
+            falsified=verdicts[Verdict.FALSIFIED.value] / count,
+            undecided=verdicts[Verdict.UNDECIDED.value] / count,
+            rungs=rungs,
+            seconds=sum(line.seconds for line in lines),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types; `certified_accuracy` is `verified`."""
+        rungs = {name: {"decided": count, "mean_seconds": seconds} for name, (count, seconds) in self.rungs.items()}
+        return {**asdict(self), "certified_accuracy": self.verified, "rungs": rungs}
+
+    def table(self) -> str:
+        """For people: the accuracies, and what each rung decided."""
+        shares = [
+            ("natural accuracy", self.natural_accuracy),
+            ("PGD accuracy", self.pgd_accuracy),
+            ("verified", self.verified),
+            ("falsified", self.falsified),
+            ("undecided", self.undecided),
+        ]
+        lines = [f"{name:<18}{100 * share:>8.2f} %" for name, share in shares]
+        width = max(len("rung"), *map(len, self.rungs))
+        lines += ["", f"{'rung':<{width}}  {'decided':>8}  {'s each':>8}"]
+        lines += [f"{name:<{width}}  {count:>8}  {seconds:>8.3f}" for name, (count, seconds) in self.rungs.items()]
+        return "\n".join(lines)

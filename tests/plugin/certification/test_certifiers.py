@@ -1,0 +1,204 @@
+"""Certifiers and ladders: no rung contradicts brute force, counterexamples are replayed, verdicts survive anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from newrelax import UserError
+from plugin.certification.certifiers.base import Example, Question, Verdict
+from plugin.certification.certifiers.ladder import DEFAULT, Ladder
+from plugin.certification.complete import Work, decide_all
+from plugin.certification.region import Region
+from plugin.certification.verdicts import VERDICTS, Store, Summary
+from plugin.evaluate import main
+from plugin.train import main as train
+from tests.conftest import REPOSITORY
+from tests.newrelax.exact import brute_force
+from tests.newrelax.exact.test_program import small_network
+from tests.support.tiny_runs import REGISTRY, TINY
+
+EPS = 0.25
+UNBOUNDED = Region(None)
+
+
+def asked(seed: int) -> tuple[nn.Sequential, Example, float]:
+    """A small network, an input of the class that the network says, and its true smallest margin."""
+    model = small_network(seed).float()
+    x = torch.rand(1, 3, generator=torch.Generator().manual_seed(seed))
+    y = model(x).argmax(1)
+    lower, upper = (x[0] - EPS).double().numpy(), (x[0] + EPS).double().numpy()
+    functions = [torch.eye(3)[y[0]] - torch.eye(3)[j] for j in range(3) if j != y[0]]
+    least = min(brute_force.minimum(model, lower, upper, function.double().numpy()) for function in functions)
+    return model, Example(0, x, y), least
+
+
+@pytest.mark.parametrize("ladder", [DEFAULT, "attack,exact", "hBox,DeepZ"])
+@pytest.mark.parametrize("seed", range(12))
+def test_verdicts_are_brute_forces(ladder: str, seed: int) -> None:
+    model, example, least = asked(seed)
+    rungs = Ladder.read(ladder, REGISTRY)
+    (decided,) = rungs.climb(Question(model, EPS, UNBOUNDED, REGISTRY), [example], 30)
+    assert abs(least) > 1e-3, "choose another seed: the margin is too near to zero to tell"
+    if decided.verdict is not Verdict.UNDECIDED or "exact" in ladder:
+        assert (decided.verdict is Verdict.VERIFIED) == (least > 0)
+    if decided.margins is not None:
+        assert decided.margins.min() <= least + 1e-4
+    if decided.verdict is Verdict.FALSIFIED:
+        assert decided.point is not None
+        assert (decided.point - example.x).abs().max() <= EPS * (1 + 1e-6)
+        assert model(decided.point).argmax(1) != example.y
+
+
+def test_both_kinds_are_among_them() -> None:
+    assert {asked(seed)[2] > 0 for seed in range(6)} == {True, False}
+
+
+def test_what_no_rung_can_do_is_left_open_with_a_reason() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Linear(8, 3)).eval()
+    x = torch.rand(1, 3)
+    (decided,) = Ladder.read("exact", REGISTRY).climb(
+        Question(model, 2.0, UNBOUNDED, REGISTRY), [Example(0, x, model(x).argmax(1))], 10
+    )
+    assert decided.verdict is Verdict.FALSIFIED or "is not made of ReLUs" in decided.note
+
+
+@pytest.mark.parametrize(
+    ("ladder", "message"),
+    [
+        ("IBQ", "unknown certifier 'IBQ'; did you mean IBP"),
+        ("natural", "natural gives no bounds, so that it decides nothing"),
+        ("DeepZ-Cauchy", "only estimates, so that it decides nothing"),
+        ("", "expected certifiers with commas between them"),
+        ("attack:steps=x", "expected whole-number parameters of attack"),
+        ("attack:stops=3", "expected whole-number parameters of attack"),
+    ],
+)
+def test_a_wrong_ladder_is_told(ladder: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Ladder.read(ladder, REGISTRY)
+
+
+def test_an_attack_comes_first_unless_it_stands_elsewhere() -> None:
+    assert Ladder.read("IBP,exact", REGISTRY).label == "attack:steps=40,restarts=3,IBP,exact"
+    assert Ladder.read("IBP,attack:restarts=1,steps=5,exact", REGISTRY).label == "IBP,attack:steps=5,restarts=1,exact"
+
+
+def work_and_data(count: int = 12) -> tuple[Work, torch.Tensor, torch.Tensor]:
+    model = small_network(1).float()
+    x = torch.rand(count, 3, generator=torch.Generator().manual_seed(0))
+    return Work(model, EPS, UNBOUNDED, ladder="attack:steps=5,restarts=1,IBP,exact"), x, model(x).argmax(1)
+
+
+def facts(summary: Summary) -> tuple[float, ...]:
+    return summary.natural_accuracy, summary.pgd_accuracy, summary.verified, summary.falsified, summary.undecided
+
+
+def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
+    work, x, y = work_and_data()
+    one = Store(tmp_path / "one", work.facts())
+    two = Store(tmp_path / "two", work.facts())
+    summaries = [facts(decide_all(work, x, y, store, jobs=jobs)) for jobs, store in ((1, one), (2, two))]
+    assert summaries[0] == summaries[1]
+    assert {n: line.verdict for n, line in one.lines.items()} == {n: line.verdict for n, line in two.lines.items()}
+
+
+def test_what_is_in_the_store_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, x, y = work_and_data()
+    first = decide_all(work, x[:5], y[:5], Store(tmp_path, work.facts()))
+    assert first.count == 5
+    seen: list[int] = []
+    climb = Ladder.climb
+
+    def spied(self: Ladder, question: Question, examples: list[Example], seconds: float) -> object:
+        seen.extend(example.number for example in examples)
+        return climb(self, question, examples, seconds)
+
+    monkeypatch.setattr(Ladder, "climb", spied)
+    whole = decide_all(work, x, y, Store(tmp_path, work.facts()))
+    assert seen == list(range(5, 12))
+    assert whole.count == 12
+
+
+def test_a_line_that_a_kill_cut_short_is_computed_again_and_no_other(tmp_path: Path) -> None:
+    work, x, y = work_and_data()
+    whole = decide_all(work, x, y, Store(tmp_path, work.facts()))
+    path = tmp_path / VERDICTS
+    path.write_bytes(path.read_bytes()[:-10])
+    store = Store(tmp_path, work.facts())
+    assert len(store.lines) == 11
+    assert facts(decide_all(work, x, y, store)) == facts(whole)
+    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 12
+
+
+def test_a_folder_with_another_question_is_refused(tmp_path: Path) -> None:
+    work, _, _ = work_and_data()
+    Store(tmp_path, work.facts())
+    with pytest.raises(UserError, match="holds verdicts with eps 0.25, not 0.5: choose another folder with --out"):
+        Store(tmp_path, {**work.facts(), "eps": 0.5})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train([*TINY, "--method", "IBP", "--epochs", "8", "--eps", "0.02", "--model", "FC", "--out", str(folder)]) == 0
+    return folder
+
+
+def command(run: Path, out: Path) -> list[str]:
+    return ["--run", str(run), "--complete", "--ladder", "IBP,exact", "--limit", "20", "--timeout", "20", "--out", str(out)]
+
+
+def test_the_command_decides_and_writes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command(run, tmp_path / "v"), "--json", str(tmp_path / "v.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "verified" in shown
+    (figures,) = json.loads((tmp_path / "v.json").read_text())["results"]
+    assert figures["verified"] + figures["falsified"] + figures["undecided"] == pytest.approx(1)
+    assert figures["certified_accuracy"] == figures["verified"] <= figures["pgd_accuracy"] <= figures["natural_accuracy"]
+    assert (tmp_path / "v" / "decided.png").stat().st_size > 1000
+    assert json.loads((tmp_path / "v" / "complete.json").read_text()) == figures
+    lines = [json.loads(line) for line in (tmp_path / "v" / VERDICTS).read_text().splitlines()]
+    assert sorted(line["image"] for line in lines) == list(range(20))
+
+
+def test_killed_at_any_moment_it_ends_the_same(run: Path, tmp_path: Path) -> None:
+    assert main(command(run, tmp_path / "whole")) == 0
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    path = tmp_path / "killed" / VERDICTS
+    kept: list[str] = []
+    for seen in (1, 8):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "plugin.evaluate", *command(run, tmp_path / "killed")],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        while process.poll() is None and (not path.exists() or len(path.read_text().splitlines()) < seen):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        lines = path.read_text().splitlines()
+        assert lines[: len(kept)] == kept  # nothing is lost, nothing computed again
+        kept = lines[:-1]
+    assert main(command(run, tmp_path / "killed")) == 0
+    ends = []
+    for name in ("whole", "killed"):
+        lines = [json.loads(line) for line in (tmp_path / name / VERDICTS).read_text().splitlines()]
+        ends.append(sorted((line["image"], line["verdict"], line["rung"]) for line in lines))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("option", [["--ladder", "IBP"], ["--timeout", "3"], ["--jobs", "2"], ["--out", "x"]])
+def test_settings_of_complete_need_it(run: Path, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--run", str(run), *option]) == 2
+    assert f"error: {option[0]} is a setting of --complete: give that, too\n" == capsys.readouterr().err
