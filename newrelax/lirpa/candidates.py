@@ -28,7 +28,7 @@ from newrelax.network.operators.elementwise import Relu
 from newrelax.network.operators.linear import Linear
 from newrelax.network.operators.move import Reshape
 from newrelax.network.operators.pooling import AveragePool
-from newrelax.relaxations.choice import Relaxations
+from newrelax.propagations.choice import Relaxations
 from newrelax.relaxations.deepz import deepz
 
 BOXES = 64

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from newrelax.network.network import Network
-from newrelax.relaxations.choice import Relaxations
+from newrelax.propagations.choice import Relaxations
 
 
 @dataclass

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from newrelax.errors import UserError
 from newrelax.propagations import BUILTIN_PROPAGATIONS, BackwardPropagation, Propagation
+from newrelax.propagations.choice import Relaxations
 from newrelax.relaxations import crown, deepz
 from newrelax.relaxations.base import Relaxation, check_name, check_number, format_label
-from newrelax.relaxations.choice import Relaxations
 
 RECIPES = ("IBP", "hBox", "CROWN", "DeepZ", "CROWN-IBP-R", "CROWN-IBP")
 """The rows of the paper's training recipes."""

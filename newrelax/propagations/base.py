@@ -16,7 +16,7 @@ from newrelax.network.network import Network
 from newrelax.network.operators.base import Elementwise
 from newrelax.network.operators.elementwise import Bent, Relu
 from newrelax.network.operators.linear import Linear
-from newrelax.relaxations.choice import Relaxations
+from newrelax.propagations.choice import Relaxations
 
 Ends = tuple[Tensor, Tensor]
 """(lower, upper), each [batch, *shape of the step]."""

@@ -53,6 +53,7 @@ def write(folder: Path, text: str, name: str = "mine.py") -> Path:
 
 
 NAMES = [
+    "alpha-CROWN:steps=20,depth=1",
     "natural",
     "PGD",
     "IBP",

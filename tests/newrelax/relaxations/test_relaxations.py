@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from torch import Tensor
 
 from newrelax import Registry, Relaxation, UserError, relaxation
 from newrelax.relaxations.base import Lines
@@ -136,7 +135,7 @@ def random_bounds(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_builtin_relaxation_has_a_row() -> None:
     specs = {BUILTIN.get_method(row.spec).name for row in ROWS}
-    shared = {"CROWN-IBP", "CROWN-IBP-R", "CROWN-IBP-RandomSlope", "DeepZ-Cauchy", "hBox-Cauchy"}
+    shared = {"CROWN-IBP", "CROWN-IBP-R", "CROWN-IBP-RandomSlope", "alpha-CROWN", "DeepZ-Cauchy", "hBox-Cauchy"}
     expected = {method.name for method in BUILTIN.values() if method.relaxation is not None}
     assert specs | shared == expected
     assert all(BUILTIN[name].relaxation in {lines_of(row.spec) for row in ROWS} for name in shared)
@@ -157,24 +156,29 @@ def test_lines_equal_an_independent_derivation(row: Row) -> None:
 
 
 BOUNDARY = (0.0, 1e-30, 1e-12, 1e-8, 1e-4, 1.0, 1 + 1e-6, 1e4, 1e30)
-magnitude = st.one_of(
-    st.sampled_from(BOUNDARY),
-    st.floats(-12, 12).map(lambda power: 10.0**power),
-    st.floats(0, 10, width=32),
-)
-signed = st.tuples(magnitude, st.sampled_from((-1.0, 1.0))).map(math.prod)
+
+
+def hard_bounds(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """All pairs of the boundary's numbers with both signs, and others of all sizes, [pairs] each; the smaller one first."""
+    draw = torch.Generator().manual_seed(13)
+    ends = torch.tensor(BOUNDARY, dtype=torch.float64)
+    pairs = torch.cartesian_prod(torch.cat([ends, -ends]), torch.cat([ends, -ends]))
+    sizes = torch.cat(
+        [
+            10 ** (24 * torch.rand(1000, 2, generator=draw, dtype=torch.float64) - 12),
+            10 * torch.rand(1000, 2, generator=draw, dtype=torch.float64),
+        ]
+    )
+    signs = torch.randint(2, sizes.shape, generator=draw) * 2 - 1
+    first, second = torch.cat([pairs, sizes * signs]).to(dtype).unbind(1)
+    return torch.minimum(first, second), torch.maximum(first, second)
 
 
 @BY_SPEC
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@given(
-    points=st.lists(st.tuples(signed, signed, st.floats(0, 1)), min_size=1, max_size=30),
-)
-@settings(max_examples=30, deadline=None, derandomize=True)
-def test_lines_enclose_relu(row: Row, dtype: torch.dtype, points: list[tuple[float, float, float]]) -> None:
-    first, second, share = torch.tensor(points, dtype=dtype).unbind(1)
-    lower = torch.minimum(first, second).requires_grad_()
-    upper = torch.maximum(first, second).requires_grad_()
+def test_lines_enclose_relu(row: Row, dtype: torch.dtype) -> None:
+    lower, upper = (end.requires_grad_() for end in hard_bounds(dtype))
+    share = torch.rand(len(lower), generator=torch.Generator().manual_seed(17), dtype=dtype)
     lines = lines_of(row.spec)(lower, upper)
     for name, part in lines._asdict().items():
         assert part.isfinite().all(), name
