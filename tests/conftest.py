@@ -23,8 +23,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """None where tests are picked by name: to start workers would take longer than to run them. Else one for each core."""
-    picked = config.option.keyword or config.option.lf or any("::" in given for given in config.args)
+    """0 where tests or files are picked by name: to start workers would take longer than to run them. None: one a core."""
+    picked = config.option.keyword or config.option.lf or any(".py" in given for given in config.args)
     return 0 if picked else None
 
 
