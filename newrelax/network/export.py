@@ -20,30 +20,46 @@ from newrelax.network.operators.base import Shape
 from newrelax.network.operators.rule import Rule
 from newrelax.network.place import line_of
 
+SIZES = {"aten.sym_size.int"}
+"""What stands in a graph beside operators on tensors."""
+
 
 def exported(model: nn.Module, input_shape: Shape, rules: Mapping[str, Rule]) -> ExportedProgram:
     """The model's program, its composed operators written in others; the model is left as it was."""
     like = next((p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), torch.empty(0))
     sample = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
-    # what has no rule is written in other operators, as far as torch knows how
-    table: dict[Any, Any] = {
-        overload: function for overload, function in default_decompositions().items() if str(overload) not in rules
-    }
-    for rule in rules.values():
-        if rule.bounded == "composed":
-            table |= {overload: rule.function for name in rule.names if (overload := _overload(name)) is not None}
     with _as_in_evaluation(model), _quiet(), _plain_attention(), kept_whole(rules):
         try:
             program = _program(model, sample)
             for node in program.graph.nodes:  # what is written in others may lie in memory in another order
                 if node.target is torch.ops.aten.view.default:
                     node.target = torch.ops.aten.reshape.default
-            decomposed: ExportedProgram = program.run_decompositions(table)
+            if _is_written_out(program, rules):
+                return program
+            decomposed: ExportedProgram = program.run_decompositions(_decompositions(rules))
             return decomposed
         except UserError:
             raise
         except Exception as error:
             raise UserError(_explained(model, error)) from None  # torch's own traceback is longer than a screen
+
+
+def _decompositions(rules: Mapping[str, Rule]) -> dict[Any, Any]:
+    """How what has no rule is written in other operators, as far as torch and composed rules know."""
+    table: dict[Any, Any] = {
+        overload: function for overload, function in default_decompositions().items() if str(overload) not in rules
+    }
+    for rule in rules.values():
+        if rule.bounded == "composed":
+            table |= {overload: rule.function for name in rule.names if (overload := _overload(name)) is not None}
+    return table
+
+
+def _is_written_out(program: ExportedProgram, rules: Mapping[str, Rule]) -> bool:
+    """Whether every operator has a rule of its own, so that there is nothing to write in others: torch takes longer to look
+    than to trace."""
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    return all(target in rules and rules[target].bounded != "composed" for target in targets - SIZES)
 
 
 def _program(model: nn.Module, sample: Tensor) -> ExportedProgram:

@@ -117,7 +117,9 @@ def test_a_method_that_only_trains_stands_for_the_one_that_certifies(model: nn.M
     assert plugin.evaluate(model, X, Y, 0.05, "CROWN-IBP", pgd_steps=1).method.label == "IBP"
 
 
-@pytest.mark.parametrize("method", ["DeepZ-Cauchy:k=5", Method("Shrunk", relaxation=shrunk, sound=False)], ids=["Cauchy", "by its own word"])
+@pytest.mark.parametrize(
+    "method", ["DeepZ-Cauchy:k=5", Method("Shrunk", relaxation=shrunk, sound=False)], ids=["Cauchy", "by its own word"]
+)
 def test_an_estimate_is_no_certificate(model: nn.Module, method: Any) -> None:
     found = plugin.evaluate(model, X, Y, 0.05, method)
     assert found.certified_accuracy is None
