@@ -7,6 +7,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from plugin.callbacks.validation import Validation
 from plugin.process.notebook import in_notebook, notebook_bar
 from plugin.training.callback import Callback, EpochInfo, StepInfo
 from plugin.training.loop import TrainState
@@ -18,7 +19,9 @@ PLAIN_LINES = 20
 class Progress(Callback):
     """Shows epoch, losses, the worst case's accuracy and the time left, on `stream`."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, validation: Validation | None = None) -> None:
+        """validation: whose latest figures to show beside the epoch's."""
+        self._validation = validation
         self._stream = sys.stderr if stream is None else stream
         self._bar: tqdm | None = None
         self._started = (0, 0.0)
@@ -45,11 +48,20 @@ class Progress(Callback):
         epochs = state.config.epochs
         if self._bar is not None:
             self._bar.set_description(f"epoch {min(info.epoch + 1, epochs)}/{epochs}", refresh=False)
-            self._bar.set_postfix_str(_figures(info), refresh=False)
+            self._bar.set_postfix_str(self._shown(info), refresh=False)
         elif info.epoch % max(1, epochs // PLAIN_LINES) == 0 or info.epoch in (1, epochs):
             left = self._seconds_left(state)
-            self._stream.write(f"epoch {info.epoch}/{epochs}  {_figures(info)}  {_clock(left)} left\n")
+            self._stream.write(f"epoch {info.epoch}/{epochs}  {self._shown(info)}  {_clock(left)} left\n")
             self._stream.flush()
+
+    def _shown(self, info: EpochInfo) -> str:
+        """The epoch's figures, and those of the held-back part where it was just measured."""
+        last = None if self._validation is None else self._validation.last
+        if last is None or last["epoch"] != info.epoch:
+            return _figures(info)
+        shares = {name.removesuffix("_accuracy"): share for name, share in last.items() if name.endswith("_accuracy")}
+        held_back = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+        return f"{_figures(info)}; validation {held_back}"
 
     def on_trained(self, state: TrainState) -> None:
         self.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from newrelax.arguments import UNIT_RANGE, DataRange, check_eps, check_inputs, check_labels, check_model, check_range
@@ -23,12 +25,13 @@ DEFAULT_METHOD = "CROWN-IBP-R"
 @full_precision()
 def evaluate(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor | Sequence[int],
+    x: Tensor | np.ndarray,
+    y: Tensor | np.ndarray | Sequence[int],
     eps: float | Tensor,
     method: str | Method = DEFAULT_METHOD,
     *,
     data_range: DataRange = UNIT_RANGE,
+    eps_unit: str = "input",
     batch_size: int | None = None,
     pgd_steps: int = 40,
     pgd_restarts: int = 1,
@@ -43,7 +46,8 @@ def evaluate(
     Args:
         model: inputs [n, *features] to logits [n, classes], or [n, 1] for a binary classifier; measured in evaluation mode.
         x: inputs [n, *features] in the model's units and type, on its device. y: classes [n].
-        eps: radius of the L∞ ball in input units, or one for each feature.
+        eps: radius of the L∞ ball in input units, or one for each feature. eps_unit: "range" for a multiple of the width of
+            `data_range`, feature by feature.
         method: certifies; one that only trains stands for the method that certifies it.
         data_range: (smallest, largest) input, numbers or one for each feature; None: the ball is not clipped.
         batch_size: inputs at once; None chooses by the method's memory. memory: for bounds, in MiB.
@@ -57,12 +61,19 @@ def evaluate(
         UnsoundBounds: an attack broke what was certified.
     """
     model = check_model(model)
-    x = check_inputs(x, model)
+    x = check_inputs(torch.from_numpy(x) if isinstance(x, np.ndarray) else x, model)
+    y = torch.from_numpy(y) if isinstance(y, np.ndarray) else y
     if len(x) == 0:
         raise UserError("expected at least one input to evaluate, got none")
     _check_counts(batch_size=batch_size, pgd_steps=pgd_steps, pgd_restarts=pgd_restarts, memory=memory)
     limits = check_range(data_range, x)
     scale, unit = _radius(eps, x)
+    if eps_unit not in ("input", "range"):
+        raise UserError(f"eps_unit: expected input or range, got {eps_unit!r}")
+    if eps_unit == "range":
+        if not isinstance(unit, float):
+            raise UserError("eps_unit range: expected eps as a number, got one for each feature")
+        unit = Region.by(eps_unit, limits).unit
     chosen, registry = find_method(method, registry or Registry.load())
     chosen = certifying_method(chosen, registry)
     refuse_unsound(chosen, registry)

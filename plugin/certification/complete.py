@@ -21,7 +21,7 @@ from plugin.certification.bounding import Bounding
 from plugin.certification.certifiers.base import Example, Question
 from plugin.certification.certifiers.ladder import Ladder
 from plugin.certification.region import Region
-from plugin.certification.verdicts import Store, Summary
+from plugin.certification.verdicts import Line, Store, Summary
 
 CHUNK = 100
 """Examples that climb together: as many as the attack takes at a time, few enough that a kill loses little."""
@@ -80,9 +80,9 @@ def decide_all(work: Work, x: Tensor, y: Tensor, store: Store, *, jobs: int = 1,
     counts = Counter(line.verdict for line in store.lines.values())
     silent = not (progress and sys.stderr.isatty())
     with tqdm(total=len(y), initial=len(y) - len(left), unit="image", leave=False, disable=silent) as bar:
-        for example in _alone(work, x, y, left) if jobs == 1 else _shared(work, x, y, left, jobs):
-            store.add([example])
-            counts[example.verdict.value] += 1
+        for line in _alone(work, x, y, left) if jobs == 1 else _shared(work, x, y, left, jobs):
+            store.add([line])
+            counts[line.verdict] += 1
             bar.set_postfix(counts, refresh=False)
             bar.update()
     return Summary.of([store.lines[number] for number in range(len(y))], [rung.name for rung in work.rungs.rungs])
@@ -93,13 +93,13 @@ def _chunks(x: Tensor, y: Tensor, numbers: Sequence[int], size: int) -> Iterator
         yield [Example(n, x[n : n + 1], y[n : n + 1]) for n in numbers[i : i + size]]
 
 
-def _alone(work: Work, x: Tensor, y: Tensor, numbers: Sequence[int]) -> Iterator[Example]:
+def _alone(work: Work, x: Tensor, y: Tensor, numbers: Sequence[int]) -> Iterator[Line]:
     for chunk in _chunks(x, y, numbers, CHUNK):
-        yield from work.decide(chunk)
+        yield from map(Line.of, work.decide(chunk))
 
 
-def _shared(work: Work, x: Tensor, y: Tensor, numbers: Sequence[int], jobs: int) -> Iterator[Example]:
-    """The same by processes that take chunks from one queue and put examples into another."""
+def _shared(work: Work, x: Tensor, y: Tensor, numbers: Sequence[int], jobs: int) -> Iterator[Line]:
+    """The same by processes that take chunks from one queue and put lines into another."""
     context = multiprocessing.get_context("spawn")
     tasks, results = context.Queue(), context.Queue()
     for chunk in _chunks(x, y, numbers, SHARED_CHUNK):
@@ -135,6 +135,6 @@ def _serve(work: Work, tasks: Any, results: Any) -> None:
         for chunk in iter(tasks.get, None):
             examples = [Example(number, torch.from_numpy(x), torch.from_numpy(y)) for number, x, y in chunk]
             for example in work.decide(examples):
-                results.put(example)
+                results.put(Line.of(example))  # tensors would need this process for as long as they are not read
     except BaseException as problem:
         results.put(problem)

@@ -45,6 +45,13 @@ class Evaluation:
     pgd_margins: Tensor
     engine: str = "newrelax"
 
+    def __str__(self) -> str:
+        last = self.certified_accuracy if self.method.sound else self.estimated_accuracy
+        kind = "certified" if self.method.sound else ESTIMATE
+        shares = {"natural": self.natural_accuracy, "PGD": self.pgd_accuracy, f"{kind} ({self.method.label})": last}
+        figures = ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items() if share is not None)
+        return f"{len(self.labels)} inputs, eps {self.eps:.4g}: {figures}"
+
     @property
     def natural(self) -> Tensor:
         """(images,) bool: classified rightly."""

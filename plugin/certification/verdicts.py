@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,8 @@ class Store:
         self.lines = {line.image: line for line in self._read()}
         self._mend()
 
-    def add(self, examples: Iterable[Example]) -> None:
-        """Keeps the verdicts of examples, on the disk before it returns."""
-        lines = [Line.of(example) for example in examples]
+    def add(self, lines: Sequence[Line]) -> None:
+        """Keeps verdicts, on the disk before it returns."""
         path = self.folder / VERDICTS
         with no_space_is_user_error(path), open(path, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(asdict(line)) + "\n" for line in lines))
@@ -133,8 +132,8 @@ class Summary:
             rungs[name] = (len(times), sum(times) / len(times))
         return cls(
             count=count,
-            natural_accuracy=1 - wrong / count,
-            pgd_accuracy=1 - (wrong + attacked) / count,
+            natural_accuracy=(count - wrong) / count,
+            pgd_accuracy=(count - wrong - attacked) / count,
             verified=verdicts[Verdict.VERIFIED.value] / count,
             falsified=verdicts[Verdict.FALSIFIED.value] / count,
             undecided=verdicts[Verdict.UNDECIDED.value] / count,

@@ -36,6 +36,12 @@ def read_split(dataset: str, part: str, x: object, y: object) -> Split:
             f"x_{part}: expected images [n, channels, height, width] or rows [n, features], got the shape "
             f"{_shape(inputs)}{hint}",
         )
+    if inputs.dtype == torch.uint8 and inputs.ndim == 4 and inputs.shape[1] > 4 >= inputs.shape[3]:
+        raise refusal(
+            dataset,
+            f"x_{part}: expected images [n, channels, height, width], got the shape {_shape(inputs)}, which looks like "
+            "channels last; x.transpose(0, 3, 1, 2) puts them first",
+        )
     if labels.ndim != 1:
         raise refusal(dataset, f"y_{part}: expected one label for each example, [n], got the shape {_shape(labels)}")
     if len(inputs) != len(labels):

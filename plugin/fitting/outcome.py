@@ -78,6 +78,10 @@ def table(result: Mapping[str, object]) -> str:
     by = str(result["certify_method"])
     if result.get("engine", "newrelax") != "newrelax":
         by += f", {result['engine']}"
+    held_back = result.get("validation")
+    if isinstance(held_back, Mapping):
+        figures = {name: value for name, value in held_back.items() if name.endswith("_accuracy")}
+        rows += [(f"validation, {name.removesuffix('_accuracy')}", _percent(value)) for name, value in figures.items()]
     if result["sound"]:
         rows.append((f"certified accuracy ({by})", _percent(result["certified_accuracy"])))
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from newrelax.bounds import BoundedNetwork
 from newrelax.checks.soundness import find_counterexample
@@ -35,6 +36,8 @@ from plugin.runs.folder import RunFolder
 from plugin.settings.config import GIVEN, Config, PluginFile
 from plugin.training.callback import Callback
 from plugin.training.loop import TrainState, train
+
+_log = logging.getLogger(__name__)
 
 
 def load_registry(config: Config) -> Registry:
@@ -118,6 +121,15 @@ def check_data(config: Config, dataset: Dataset) -> None:
     region = Region.by(config.eps_unit, dataset.data_range)
     region.check(config.eps)
     region.check(config.train_eps, "train-eps")
+    if config.eps_unit == "input" and dataset.data_range is not None and isinstance(dataset.widths, Tensor):
+        covered = int((dataset.widths < config.eps).sum())
+        if covered:
+            _log.warning(
+                "eps %g is wider than the whole range of %d of %d features: --eps-unit range makes it a share of each range",
+                config.eps,
+                covered,
+                dataset.widths.numel(),
+            )
 
 
 def _refuse_absent(config: Config, model: nn.Module | None, dataset: Dataset | None) -> None:
@@ -182,9 +194,11 @@ def _own_callbacks(prepared: Prepared, folder: RunFolder | None, progress: bool)
     hooks: list[Callback] = []
     if folder is not None and board is not None:
         hooks += [Metrics(folder), board]
+    validation = None
     if prepared.state.dataset.validation_y is not None:
-        hooks.append(Validation(prepared.certifier, board, None if folder is None else folder.path))
-    return [*hooks, Progress()] if progress else hooks
+        validation = Validation(prepared.certifier, board, None if folder is None else folder.path)
+        hooks.append(validation)
+    return [*hooks, Progress(validation=validation)] if progress else hooks
 
 
 def _analysis(state: TrainState, folder: RunFolder, hooks: Sequence[Callback]) -> list[Callback]:

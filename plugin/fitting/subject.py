@@ -121,7 +121,10 @@ def _of_run(run: Path, asked: Asked) -> Subject:
     config = read_config(run)
     for name in ("model", "dataset"):
         if getattr(config, name) == GIVEN:
-            raise UserError(f"the run's {name} was given from Python: use plugin.evaluate(model, x, y, eps) there")
+            raise UserError(
+                f"the run's {name} was given from Python: use plugin.evaluate(…) there, or name both here: "
+                f"--model package.module:factory --weights {run / MODEL} --dataset … --eps …"
+            )
     load_registry(config)  # refuses plugin files that changed since the run
     registry = Registry.load([*(plugin.path for plugin in config.plugins), *asked.plugins])
     files = [file for file in (run / MODEL, run / checkpoint.FILE_NAME) if file.exists()]

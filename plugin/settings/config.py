@@ -134,8 +134,9 @@ class Config(Table):
     @property
     def run_name(self) -> str:
         """The default run folder's name: readable, and different for what people vary most."""
+        unit = "" if self.eps_unit == "input" else "range"
         data = Path(self.dataset).stem if "/" in self.dataset else self.dataset
-        label = f"{data}-{self.model}-{self.method}-eps{self.eps:.4g}-seed{self.seed}"
+        label = f"{data}-{self.model}-{self.method}-eps{self.eps:.4g}{unit}-seed{self.seed}"
         return re.sub(r"[^A-Za-z0-9.+=_-]+", "_", label)
 
     @classmethod

@@ -115,7 +115,7 @@ def _line(problem: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
         expected = limits(fields[name])
     else:
         expected = _KINDS.get(kind.split("_")[0]) or error["msg"].removeprefix("Input should be ")
-    return f"{where}: expected {expected}, got {_shown(error['input'])}"
+    return f"{where}: expected {expected}, got {_shown(error['input']) if kind in _LIMITS else repr(error['input'])}"
 
 
 def _shown(value: object) -> str:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from newrelax.errors import UserError
+from newrelax.errors import UserError, with_type
+from newrelax.network.place import line_of
 from plugin.training.losses.base import Batch, Learner, Loss, Terms
 from plugin.training.schedule import Values
+
+
+def _called(loss: Loss, learner: Learner, batch: Batch, values: Values) -> object:
+    """What the loss gives; a fault in somebody else's code is told in one line with the place."""
+    if type(loss).__module__.startswith("plugin."):
+        return loss(learner, batch, values)
+    try:
+        return loss(learner, batch, values)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as problem:
+        raise UserError(f"loss {loss.name}: {with_type(problem)} ({line_of(problem)})") from problem
 
 
 def take_terms(loss: Loss, learner: Learner, batch: Batch, values: Values) -> Terms:
@@ -16,7 +29,7 @@ def take_terms(loss: Loss, learner: Learner, batch: Batch, values: Values) -> Te
     Raises:
         UserError: the loss gave something else than terms that it declares, with a scalar that depends on the weights.
     """
-    terms: object = loss(learner, batch, values)
+    terms: object = _called(loss, learner, batch, values)
     if not isinstance(terms, Terms):
         raise UserError(f"loss {loss.name}: expected plugin.Terms, got {type(terms).__name__}")
     scalar: object = terms.loss

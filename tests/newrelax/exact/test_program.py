@@ -42,7 +42,7 @@ def small_network(seed: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(before, 3)).double().eval()
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 200))])
 def test_small_networks_by_brute_force(seed: int) -> None:
     model = small_network(seed)
     center = torch.rand(3, generator=torch.Generator().manual_seed(seed)).double()
