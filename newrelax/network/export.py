@@ -31,11 +31,11 @@ def exported(model: nn.Module, input_shape: Shape, rules: Mapping[str, Rule]) ->
     with _as_in_evaluation(model), _quiet(), _plain_attention(), kept_whole(rules):
         try:
             program = _program(model, sample)
+            if _is_written_out(program, rules):
+                return program
             for node in program.graph.nodes:  # what is written in others may lie in memory in another order
                 if node.target is torch.ops.aten.view.default:
                     node.target = torch.ops.aten.reshape.default
-            if _is_written_out(program, rules):
-                return program
             decomposed: ExportedProgram = program.run_decompositions(_decompositions(rules))
             return decomposed
         except UserError:
@@ -59,6 +59,8 @@ def _is_written_out(program: ExportedProgram, rules: Mapping[str, Rule]) -> bool
     """Whether every operator has a rule of its own, so that there is nothing to write in others: torch takes longer to look
     than to trace."""
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    if "aten.batch_norm.default" in targets:  # its statistics are known by the operator that it is written in
+        return False
     return all(target in rules and rules[target].bounded != "composed" for target in targets - SIZES)
 
 

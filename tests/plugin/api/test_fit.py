@@ -128,7 +128,7 @@ def test_the_command_line_leaves_a_run_of_objects_to_python(tmp_path: Path) -> N
     called = invoke(plugin.evaluate.main, ["--run", str(tmp_path / "run")])
     assert called.exit_code == 2
     assert called.output.count("\n") == 1
-    assert "was given from Python: use plugin.evaluate(model, x, y, eps) there" in called.output
+    assert "was given from Python: use plugin.evaluate(…) there" in called.output
 
 
 def test_the_command_line_resumes_no_run_of_objects(tmp_path: Path) -> None:

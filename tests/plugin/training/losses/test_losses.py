@@ -116,7 +116,7 @@ def test_the_built_in_losses_are_listed() -> None:
     ("spelling", "message"),
     [
         ("adversarial:steps=0", "steps: expected at least 1, got 0"),
-        ("adversarial:steps=2.5", "steps: expected a whole number, got 2.5"),
+        ("adversarial:steps=2.5", "steps: expected a whole number, got '2.5'"),
         ("adversarial:steps=many", "steps: expected a whole number, got 'many'"),
         ("adversarial:stepps=3", "unknown parameter of loss adversarial 'stepps'; did you mean steps? (known: steps)"),
         ("adversarial:steps", "expected NAME:key=value,key=value, got 'adversarial:steps'"),
