@@ -48,12 +48,26 @@ def spelt(name: str) -> str:
     return name.replace("_", "-")
 
 
+def markdown(table: type[Table] = Config) -> str:
+    """All settings of a table as a Markdown table: option, range, default, what it is."""
+    lines = ["| option | | default | |", "|---|---|---|---|"]
+    for name, field in table.model_fields.items():
+        option = "plugin" if name == "plugins" else spelt(name)
+        lines.append(f"| `--{option}` | {limits(field)} | {_default(field)} | {field.description} |")
+    return "\n".join(lines)
+
+
+def _default(field: FieldInfo) -> str:
+    """The default in words; empty where there is none to tell."""
+    said = traits(field).default
+    if said is None and not field.is_required() and (field.default or _is_number(field.default)):
+        return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+    return said or ""
+
+
 def _option(name: str, field: FieldInfo) -> Decorator:
-    text = field.description or ""
-    default = traits(field).default
-    if default is None and not field.is_required() and (field.default or _is_number(field.default)):
-        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
-    notes = [part for part in (limits(field), None if default is None else f"default {default}") if part]
+    text, default = field.description or "", _default(field)
+    notes = [part for part in (limits(field), f"default {default}" if default else "") if part]
     help_text = text.removesuffix(".") + (f" ({'; '.join(notes)})." if notes else ".")
     kind = _plain(field)
     if kind is bool:

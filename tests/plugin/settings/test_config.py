@@ -8,6 +8,8 @@ import pytest
 
 from newrelax.errors import UserError
 from plugin.settings.config import Config, PluginFile
+from plugin.settings.options import markdown
+from tests.conftest import REPOSITORY
 from tests.support.tiny_runs import resolved
 
 
@@ -147,3 +149,8 @@ def test_checkpoint_interval(text: str, interval: tuple[int, str]) -> None:
 def test_run_name_is_a_plain_file_name() -> None:
     name = config(method="CROWN-Soft:gamma=1", model="my.package:net").run_name
     assert name == "digits-my.package_net-CROWN-Soft_gamma=1-eps0.1-seed0"
+
+
+def test_the_readmes_list_is_the_tables() -> None:
+    """`plugin/settings/README.md` shows what `plugin.settings.options.markdown()` gives."""
+    assert markdown() in (REPOSITORY / "plugin" / "settings" / "README.md").read_text()
