@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from newrelax.errors import UserError, with_type
+from newrelax.network.place import line_of
 from newrelax.plugins import Extension
 
 if TYPE_CHECKING:
@@ -24,9 +26,14 @@ class Scalar(Extension):
     summary: str = ""
 
     def __call__(self, state: TrainState) -> float:
-        """The number as it is now; waits for the device."""
-        with torch.no_grad():
-            return float(self.read(state))
+        """The number as it is now; waits for the device. Raises UserError, with the place, where reading it fails."""
+        try:
+            with torch.no_grad():
+                return float(self.read(state))
+        except UserError:
+            raise
+        except Exception as problem:  # somebody else's code may fail in any way
+            raise UserError(f"scalar {self.name}: {with_type(problem)} ({line_of(problem)})") from problem
 
 
 def scalar(tag: str) -> Callable[[Callable[[TrainState], float | Tensor]], Scalar]:

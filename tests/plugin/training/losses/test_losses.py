@@ -275,3 +275,46 @@ def test_two_losses_of_one_name_are_refused() -> None:
     registry = Registry([("here", REGISTRY["IBP"])], (), [("mine.py", Other)])
     with pytest.raises(UserError, match="mine.py defines the loss 'Certified', but .* already has 'certified'"):
         losses(registry)
+
+
+FAULTY = """
+import plugin
+
+
+class Faulty(plugin.Loss):
+    \"\"\"Breaks.\"\"\"
+
+    name = "Faulty"
+
+    def terms(self, method):
+        return ("natural",)
+
+    def __call__(self, learner, batch, values):
+        return batch.nothing
+
+
+@plugin.scalar("norms/none")
+def norm(state):
+    return state.model.nothing.norm()
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--loss", "Faulty"),
+            "error: loss Faulty: AttributeError: 'Batch' object has no attribute 'nothing' (line 14 of mine.py",
+        ),
+        ((), "error: scalar norms/none: AttributeError: 'Network' object has no attribute 'nothing' (line 19 of mine.py"),
+    ],
+    ids=["a loss", "a number"],
+)
+def test_a_fault_in_somebody_elses_code_is_one_line_with_the_place(
+    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(FAULTY)
+    call = [*TINY, "--method", "IBP", "--plugin", str(tmp_path / "mine.py"), *options, "--out", str(tmp_path / "run")]
+    assert main(call) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(message)
