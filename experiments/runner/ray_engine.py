@@ -7,6 +7,7 @@ after.
 """
 
 import io
+import os
 import shutil
 import signal
 import tarfile
@@ -142,6 +143,8 @@ def _ask(flag: Any) -> Stop:
 
 
 def _import_ray() -> Any:
+    # Under `uv run` Ray would start its workers by another `uv run`; the environment is there already. Read at import.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError as error:

@@ -1,7 +1,10 @@
 """The Ray engine, on a real local Ray: the same results as local processes, failures tried again there."""
 
+import fcntl
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from experiments.runner.table_file import load_table
 from tests.support.calls import invoke
 from tests.support.fake_runs import IDS, Bench
 
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read at import, see ray_engine.py
 try:
     import ray
 except ImportError:
@@ -23,10 +27,13 @@ needs_ray = pytest.mark.skipif(ray is None, reason="ray is not installed (the ex
 
 @pytest.fixture(scope="module")
 def cluster():
+    """A local cluster; one at a time on a machine, since a second one may wait for the first one's workers for ever."""
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes its time
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with open(Path(tempfile.gettempdir()) / "newrelax-ray-tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture
