@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -99,8 +100,8 @@ def test_no_node_is_large_enough(cluster, bench, capsys):
     assert "error: no node of the cluster has 1 CPUs and 3 GPUs for one run" in result.output
 
 
-@pytest.mark.skipif(ray is not None, reason="ray is installed")
-def test_without_ray_the_extra_is_named(bench):
+def test_without_ray_the_extra_is_named(bench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # whether it is installed or not
     result = invoke(main, [str(bench.table), "--engine", "ray", "--out", str(bench.out)])
     assert result.exit_code == 2
     assert result.output.endswith("error: --engine ray needs Ray: install the extra, `pip install 'newrelax[ray]'`\n")
