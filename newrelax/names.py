@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -32,6 +33,20 @@ def read_spelling(spec: str) -> Spelling:
             raise UserError(f"{spec!r} gives parameter {key!r} twice")
         params[key] = value
     return Spelling(name, params)
+
+
+def split_spellings(text: str) -> list[str]:
+    """The spellings of a list with commas, where a comma also separates a spelling's parameters: NAME:a=1,b=2.
+
+    What has no name of its own belongs to the one before.
+    """
+    parts: list[str] = []
+    for part in (piece.strip() for piece in text.split(",")):
+        if parts and ":" in parts[-1] and re.fullmatch(r"\w+=[^:]*", part):
+            parts[-1] += f",{part}"
+        elif part:
+            parts.append(part)
+    return parts
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

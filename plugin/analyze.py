@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from torch import nn
 from tqdm import tqdm
 
 from newrelax.cli import debug_option
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
+from newrelax.names import split_spellings
 from newrelax.registry import Registry
 from plugin.analysis import figures
 from plugin.analysis.measure import PARTS, Protocol, cost, measure
@@ -26,6 +26,7 @@ from plugin.certification.bounding import Bounding
 from plugin.cli import checked, invoke
 from plugin.fitting.subject import FOLDER, Asked, Subject, find_subject, subject_options
 from plugin.process.files import write_atomically, write_json
+from plugin.process.tensors import weights_digest
 from plugin.runs.folder import RESULT, finished_result, read_json
 from plugin.runs.versions import versions
 
@@ -88,14 +89,7 @@ def select(registry: Registry, names: str) -> list[Method]:
     """The methods of a list with commas, or every method that gives bounds for "all"."""
     if names.strip() == "all":
         return [m for m in registry.values() if m.gives_bounds]
-    # A comma also separates a method's parameters: NAME:a=1,b=2. What has no name of its own belongs to the one before.
-    specs: list[str] = []
-    for part in (p.strip() for p in names.split(",")):
-        if specs and ":" in specs[-1] and re.fullmatch(r"\w+=[^:]*", part):
-            specs[-1] += f",{part}"
-        elif part:
-            specs.append(part)
-    chosen = [registry.get_method(spec) for spec in specs]
+    chosen = [registry.get_method(spec) for spec in split_spellings(names)]
     for method in chosen:
         if not method.gives_bounds:
             raise UserError(f"{method.label} gives no bounds to analyse; it is certified with {method.certify_with}")
@@ -142,7 +136,7 @@ class Work:
         costs = {part: cost(part, self.protocol, parameters) for part in PARTS}
         records: dict[str, dict[str, Any]] = {}
         failed: list[str] = []
-        weights = _weights_hash(subject.model)
+        weights = weights_digest(subject.model)
         with tqdm(total=len(methods) * sum(costs.values()), unit="ev", disable=None, leave=False) as bar:
             for method in methods:
                 record = self._record(method, self._key(weights, method))
@@ -243,14 +237,6 @@ def _default_folder(run: Path | None, subject: Subject, seed: int) -> Path:
         return run / "analysis"
     weights = f"untrained (seed {seed})" if subject.weights is None else subject.weights.stem
     return Path("analysis") / f"{subject.name}-{subject.dataset.name}-{weights}"
-
-
-def _weights_hash(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

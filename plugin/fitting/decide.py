@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from plugin.certification.complete import Work, decide_all
 from plugin.certification.verdicts import Line, Store, Summary
 from plugin.fitting.subject import Subject
 from plugin.process.device import device_name
 from plugin.process.files import write_atomically, write_json
+from plugin.process.tensors import weights_digest
 from plugin.runs.versions import versions
 
 SUMMARY, PICTURE = "complete.json", "decided.png"
@@ -36,7 +34,7 @@ def decide(
         UserError: the folder holds verdicts of another question.
     """
     x, y = subject.dataset.test_x[:limit].cpu(), subject.dataset.test_y[:limit].cpu()
-    facts = {"model": subject.name, "weights": weights_hash(subject.model), "dataset": subject.dataset.name, **work.facts()}
+    facts = {"model": subject.name, "weights": weights_digest(subject.model), "dataset": subject.dataset.name, **work.facts()}
     store = Store(folder, facts)
     summary = decide_all(work, x, y, store, jobs=jobs)
     values = {
@@ -75,12 +73,3 @@ def picture(lines: Sequence[Line]) -> bytes:
     from plugin.analysis.figures import png
 
     return png(figure)
-
-
-def weights_hash(model: nn.Module) -> str:
-    """A digest of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from plugin.process.files import write_atomically
 
@@ -82,3 +83,12 @@ def _check_members(body: bytes, path: Path) -> None:
         raise Damaged(f"{path}: no archive any more") from problem
     if changed is not None:
         raise Damaged(f"{path}: the checksum of {changed} does not match")
+
+
+def weights_digest(model: nn.Module) -> str:
+    """The SHA-256 of all weights and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

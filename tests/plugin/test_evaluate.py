@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from plugin.certification.attacks import pgd
 from plugin.certification.evaluation import Evaluation, UnsoundBounds, certifying_method, evaluate
 from plugin.data import Dataset, load
 from plugin.evaluate import main as evaluate_command
-from plugin.evaluate import write_output
 from plugin.models.build import build
 from plugin.models.weights import load_weights
 from plugin.train import main as train
@@ -226,24 +223,6 @@ def test_command_prints_table_and_writes_figures_and_margins(
     assert label == digits.test_y[5]
     stored = [float(row[f"margin_{j}"]) for j in range(10) if j != label]
     assert stored == pytest.approx(margins, abs=1e-4)
-
-
-def test_figures_go_through_links_and_pipes_without_replacing_them(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "file")
-    for text in ("first", "second"):
-        write_output(tmp_path / "link", text)
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "file").read_text() == "second"
-    os.mkfifo(tmp_path / "pipe")
-    received: list[str] = []
-    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
-    reader.start()
-    write_output(tmp_path / "pipe", "through")
-    reader.join(timeout=10)
-    assert received == ["through"]
-    assert (tmp_path / "pipe").is_fifo()
-    with pytest.raises(UserError, match="cannot write .*No such file or directory"):
-        write_output(tmp_path / "nowhere" / "o.json", "")
 
 
 @pytest.fixture(scope="module")

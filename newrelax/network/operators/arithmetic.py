@@ -11,8 +11,19 @@ from newrelax.network.interval import Interval
 from newrelax.network.operators.base import POINT, Affine, Footprint, Shape
 
 
+class Placewise(Affine):
+    """Every place of the output sees the same place of the inputs, and nothing else."""
+
+    @property
+    def footprint(self) -> Footprint | None:
+        return POINT
+
+    def windowed(self, size: Shape) -> Affine | None:
+        return self
+
+
 @dataclass(frozen=True)
-class Sum(Affine):
+class Sum(Placewise):
     """± x₁ ± x₂ … of steps of one shape; signs: +1 or −1 for each."""
 
     signs: tuple[int, ...]
@@ -34,16 +45,9 @@ class Sum(Affine):
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return tuple(a if sign > 0 else -a for sign in self.signs)
 
-    @property
-    def footprint(self) -> Footprint | None:
-        return POINT
-
-    def windowed(self, size: Shape) -> Affine | None:
-        return self
-
 
 @dataclass(frozen=True)
-class LargerOfTwo(Affine):
+class LargerOfTwo(Placewise):
     """max(x, y), as y plus a ReLU of x − y that is a step of its own.
 
     Inputs: x, y, ReLU(x − y). Intervals of x and y alone say more than their sums: the larger of the ends.
@@ -60,13 +64,6 @@ class LargerOfTwo(Affine):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return torch.zeros_like(a), a, a
-
-    @property
-    def footprint(self) -> Footprint | None:
-        return POINT
-
-    def windowed(self, size: Shape) -> Affine | None:
-        return self
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from newrelax.bounds import BoundedNetwork
+from newrelax.methods.method import Method
+from newrelax.network.graph import Graph
 from newrelax.network.modes import evaluating
+from newrelax.network.network import Network
 from newrelax.plugins import Extension
 from newrelax.registry import Registry
 from plugin.certification.bounding import Bounding
@@ -39,6 +45,24 @@ class Question:
     registry: Registry = field(default_factory=Registry.load)
     bounding: Bounding = field(default_factory=Bounding)
     seed: int = 0
+
+    _traced: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def bounded(self, method: Method, shape: Sequence[int]) -> BoundedNetwork:
+        """The network bounded with a method, traced once; shape: of one input."""
+        if method.label not in self._traced:
+            self._traced[method.label] = self.bounding.network(self.model, shape, method)
+        network: BoundedNetwork = self._traced[method.label]
+        return network
+
+    def in_double(self, shape: Sequence[int]) -> Network:
+        """The network's steps with its weights in float64, traced once; shape: of one input."""
+        if "" not in self._traced:
+            model = copy.deepcopy(self.model).double().eval()
+            with torch.no_grad():
+                self._traced[""] = Graph(model, shape, self.bounding.operators).network()
+        network: Network = self._traced[""]
+        return network
 
     def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.region.box(x, self.eps)

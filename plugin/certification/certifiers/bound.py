@@ -34,7 +34,7 @@ class Bound(Certifier):
 
     def decide(self, question: Question, examples: Sequence[Example], deadline: float) -> None:
         x, y = torch.cat([example.x for example in examples]), torch.cat([example.y for example in examples])
-        network = question.bounding.network(question.model, x.shape[1:], self.method)
+        network = question.bounded(self.method, x.shape[1:])
         with torch.no_grad():
             network.check_same(x)
             margins = network.bounds(*question.box(x), y).margins

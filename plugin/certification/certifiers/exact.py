@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newrelax.bounds import specification
 from newrelax.errors import UserError
 from newrelax.exact.encoding import Encoding, encode
 from newrelax.exact.program import CLEARANCE, minimum
-from newrelax.network.graph import Graph
 from newrelax.network.network import Network
 from newrelax.propagations.base import Ends, Problem, chunk_memory
 from newrelax.propagations.linear_pass import LinearPass, Mode
@@ -29,10 +27,9 @@ class Exact(Certifier):
     """
 
     name = "exact"
-    _networks: dict[int, Network] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, question: Question, examples: Sequence[Example], deadline: float) -> None:
-        network = self._network(question, examples[0].x)
+        network = question.in_double(examples[0].x.shape[1:])
         for example in examples:
             try:
                 self._decide(question, network, example, deadline)
@@ -74,15 +71,6 @@ class Exact(Certifier):
         if example.open:
             example.note = "within the solver's tolerance of zero" if found.proven else "out of time"
         return False
-
-    def _network(self, question: Question, x: Tensor) -> Network:
-        """The question's network in float64, traced once."""
-        key = id(question.model)
-        if key not in self._networks:
-            model: nn.Module = copy.deepcopy(question.model).double().eval()
-            with torch.no_grad():
-                self._networks[key] = Graph(model, x.shape[1:], question.bounding.operators).network()
-        return self._networks[key]
 
 
 def tightest(

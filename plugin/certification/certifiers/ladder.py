@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from newrelax.errors import UserError
-from newrelax.names import read_spelling, unknown
+from newrelax.names import read_spelling, split_spellings, unknown
 from newrelax.registry import Registry
 from plugin.certification.certifiers.attack import Attack
 from plugin.certification.certifiers.base import Certifier, Example, Question
@@ -33,7 +32,7 @@ class Ladder:
         Raises:
             UserError: an unknown rung or parameter, one that decides nothing, or no rung.
         """
-        rungs = [_rung(spec, registry) for spec in split(spelling)]
+        rungs = [_rung(spec, registry) for spec in split_spellings(spelling)]
         if not rungs:
             raise UserError("--ladder: expected certifiers with commas between them, got nothing")
         if not any(isinstance(rung, Attack) for rung in rungs):
@@ -55,17 +54,6 @@ class Ladder:
                 yield from (example for example in part if not example.open)
             open_ones = [example for example in open_ones if example.open]
         yield from open_ones
-
-
-def split(spelling: str) -> list[str]:
-    """The parts of a list with commas, where a comma also separates a part's parameters: NAME:a=1,b=2."""
-    parts: list[str] = []
-    for part in (piece.strip() for piece in spelling.split(",")):
-        if parts and ":" in parts[-1] and re.fullmatch(r"\w+=[^:]*", part):
-            parts[-1] += f",{part}"
-        elif part:
-            parts.append(part)
-    return parts
 
 
 def _rung(spec: str, registry: Registry) -> Certifier:
