@@ -37,8 +37,9 @@ class Form:
 @dataclass(frozen=True)
 class Units:
     """Crossing ReLUs of one step: their variables' numbers are first, first + 1, …; pre: their pre-activations, forms of the
-    variables before them, [variables before, units]; lower, upper: bounds of these, [units]."""
+    variables before them, [variables before, units]; lower, upper: bounds of these, [units]; step: its index."""
 
+    step: int
     first: int
     pre: Form
     lower: Tensor
@@ -87,7 +88,7 @@ def encode(network: Network, lower: Tensor, upper: Tensor, before: Mapping[int, 
             forms[index] = _through(step.operator, inputs)
         else:
             (ends,) = before[index]
-            forms[index], made = _bent(step, inputs[0], (ends[0][0], ends[1][0]), variables)
+            forms[index], made = _bent(index, step, inputs[0], (ends[0][0], ends[1][0]), variables)
             units += made
             variables += sum(map(len, made))
     outputs = forms[network.last].over(variables)
@@ -101,7 +102,7 @@ def _through(operator: Affine, inputs: list[Form]) -> Form:
     return Form(operator.linear(*(form.matrix for form in inputs)), constant)
 
 
-def _bent(step: Step, form: Form, ends: Ends, variables: int) -> tuple[Form, list[Units]]:
+def _bent(index: int, step: Step, form: Form, ends: Ends, variables: int) -> tuple[Form, list[Units]]:
     """A piecewise linear function of a form, and the crossing ReLUs that it is made of."""
     operator, low, high = step.operator, *ends
     if isinstance(operator, Relu):
@@ -123,7 +124,7 @@ def _bent(step: Step, form: Form, ends: Ends, variables: int) -> tuple[Form, lis
         if not crossing.any():
             continue
         pre = Form(form.matrix[:, crossing], (form.constant - at)[crossing])
-        made.append(Units(variables, pre, l[crossing], u[crossing]))
+        made.append(Units(index, variables, pre, l[crossing], u[crossing]))
         fresh = int(crossing.sum())
         rows = form.matrix.new_zeros(fresh, low.numel())
         rows[torch.arange(fresh), crossing.flatten().nonzero().flatten()] = weight[crossing]

@@ -7,7 +7,6 @@ Each crossing ReLU y = max(z, 0) with l ≤ z ≤ u is y ≥ z, y ≤ z − l(1 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sparse
@@ -16,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
 from newrelax.exact.encoding import Encoding
+from newrelax.exact.minimum import Minimum
 from newrelax.exact.quiet import quiet_output
 
 CLEARANCE = 1e-4
@@ -24,64 +24,67 @@ CLEARANCE = 1e-4
 INFEASIBLE, LIMIT = 2, 1  # statuses of scipy.optimize.milp
 
 
-@dataclass(frozen=True)
-class Minimum:
-    """What the solver knows when it ends. bound: a lower bound of the minimum, −inf without any; value: the least value that it
-    found, inf without any, at `point`, a flat input. proven: the bound is the minimum, up to the solver's gap."""
+def minimum(
+    encoding: Encoding,
+    functions: Tensor,
+    offset: Tensor | None = None,
+    *,
+    seconds: float = math.inf,
+    above: float = math.inf,
+    signs: Tensor | None = None,
+) -> Minimum:
+    """The minimum over the box of the largest of functions·outputs + offset.
 
-    bound: float
-    value: float
-    point: Tensor | None
-    proven: bool
-
-
-def minimum(encoding: Encoding, function: Tensor, *, seconds: float = math.inf, above: float = math.inf) -> Minimum:
-    """The minimum over the box of function·outputs; function: [outputs].
-
-    seconds: after which the solver ends with what it knows. above: values above it are of no interest, so that the bound may
-    end just there; ask with `above=CLEARANCE` whether a margin can fall to zero.
+    functions: [outputs], or several, [rows, outputs]; offset: [rows], zero unless given. seconds: after which the solver ends
+    with what it knows. above: values above it are of no interest, so that the bound may end just there; ask with
+    `above=CLEARANCE` whether a margin can fall to zero. signs: 1 or −1 for each crossing ReLU that is to be active or inactive,
+    0 for the others; the minimum is then over the inputs where they are.
     """
-    program = _Program(encoding)
-    coefficients, constant = program.objective(encoding.outputs.matrix @ function, float(encoding.outputs.constant @ function))
-    constraints = program.constraints()
-    if above < math.inf:
-        constraints = [*constraints, LinearConstraint(sparse.csr_array(coefficients[None]), -np.inf, above - constant)]
+    rows = functions.view(-1, functions.shape[-1])
+    constants = rows @ encoding.outputs.constant + (0.0 if offset is None else offset)
+    program = _Program(encoding, torch.zeros(encoding.crossing) if signs is None else signs, above)
+    constraints = [*program.constraints(), *program.largest(rows @ encoding.outputs.matrix.t(), constants)]
     options = {"mip_rel_gap": 0.0} | ({} if seconds == math.inf else {"time_limit": max(seconds, 0.01)})
     with quiet_output():
         found = milp(
-            coefficients, integrality=program.integrality, bounds=program.bounds, constraints=constraints, options=options
+            program.objective, integrality=program.integrality, bounds=program.bounds, constraints=constraints, options=options
         )
     if found.status == INFEASIBLE:
         return Minimum(above, math.inf, None, True)
-    bound = -math.inf if found.mip_dual_bound is None else float(found.mip_dual_bound) + constant
+    bound = -math.inf if found.mip_dual_bound is None else float(found.mip_dual_bound)
     if found.x is None:
         return Minimum(min(bound, above), math.inf, None, False)
     point = torch.from_numpy(found.x[: encoding.features]).to(encoding.lower)
     point = torch.minimum(torch.maximum(point, encoding.lower), encoding.upper)
-    return Minimum(bound, float(found.fun) + constant, point, found.status == 0)
+    return Minimum(bound, float(found.fun), point, found.status == 0)
 
 
 class _Program:
-    """The constraints of an encoding: variables are the input's, the crossing ReLUs', then their binaries."""
+    """The constraints of an encoding: variables are the input's, the crossing ReLUs', their binaries, the largest function."""
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, signs: Tensor, above: float) -> None:
         self._encoding = encoding
         features, crossing = encoding.features, encoding.crossing
         upper = [_numpy(units.upper) for units in encoding.units]
-        self.size = features + 2 * crossing
+        self.size = features + 2 * crossing + 1
         self.bounds = Bounds(
-            np.concatenate([_numpy(encoding.lower), np.zeros(2 * crossing)]),
-            np.concatenate([_numpy(encoding.upper), *upper, np.ones(crossing)]),
+            np.concatenate([_numpy(encoding.lower), np.zeros(crossing), _numpy(signs > 0), [-np.inf]]),
+            np.concatenate([_numpy(encoding.upper), *upper, _numpy(signs >= 0), [above]]),
         )
-        self.integrality = np.concatenate([np.zeros(features + crossing), np.ones(crossing)])
+        self.integrality = np.concatenate([np.zeros(features + crossing), np.ones(crossing), [0]])
+        self.objective = np.zeros(self.size)
+        self.objective[-1] = 1.0
 
-    def objective(self, coefficients: Tensor, constant: float) -> tuple[np.ndarray, float]:
-        """The function of all variables: binaries count nothing in it."""
-        return np.concatenate([_numpy(coefficients), np.zeros(self._encoding.crossing)]), constant
+    def largest(self, coefficients: Tensor, constants: Tensor) -> list[LinearConstraint]:
+        """That the last variable is at least each function; coefficients: of the encoding's variables, [rows, variables]."""
+        rows = _numpy(coefficients)
+        padding = np.zeros((len(rows), self.size - rows.shape[1] - 1))
+        matrix = sparse.csr_array(np.hstack([rows, padding, -np.ones((len(rows), 1))]))
+        return [LinearConstraint(matrix, -np.inf, -_numpy(constants))]
 
     def constraints(self) -> list[LinearConstraint]:
         found = []
-        crossing, features = self._encoding.crossing, self._encoding.features
+        crossing = self._encoding.crossing
         for units in self._encoding.units:
             count, first = len(units), units.first
             pre = sparse.csr_array(_numpy(units.pre.matrix).T)
@@ -94,7 +97,6 @@ class _Program:
                 LinearConstraint(own - pre - binary * low[:, None], -np.inf, constant - low),
                 LinearConstraint(own - binary * high[:, None], -np.inf, 0),
             ]
-        assert features + 2 * crossing == self.size
         return found
 
     def _selection(self, count: int, first: int) -> sparse.csr_array:

@@ -13,16 +13,9 @@ import torch
 from torch import Tensor
 
 from newrelax.network.operators.elementwise import Relu
+from newrelax.propagations.ascent import Ascent, Choices
 from newrelax.propagations.base import Bounds, Ends, Problem, Propagation
 from newrelax.propagations.linear_pass import LinearPass, Mode
-
-LEARNING_RATE = 0.25
-"""Of Adam at the first step; slopes lie in [0, 1], so that a slope can cross its range in a few steps."""
-DECAY = 0.9
-"""What the learning rate is multiplied by at each step."""
-
-Slopes = dict[int, Tensor]
-"""Lower slopes by the step's index, [batch, *shape of the step]."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class AlphaPropagation(Propagation):
         """A pass whose hidden bounds are tighter: one set of slopes below all rows and all layers, for the sum of margins."""
         start = {i: _crowns(problem, i, ends) for i, ends in relus.items()}
 
-        def worth(slopes: Slopes) -> Tensor:
+        def worth(slopes: Choices) -> Tensor:
             return LinearPass(problem, Mode(), slopes).lower_bounds(specification).sum(1)
 
         moved = LinearPass(problem, Mode(), self._ascended(start, worth))
@@ -91,31 +84,9 @@ class AlphaPropagation(Propagation):
         lower = torch.stack([found.lower, tighter.lower, both.lower_bounds(specification)]).amax(0)
         return both, Bounds(lower, problem.layers(both.entered))
 
-    def _ascended(self, start: Slopes, worth: Callable[[Slopes], Tensor]) -> Slopes:
+    def _ascended(self, start: Choices, worth: Callable[[Choices], Tensor]) -> Choices:
         """For each example the slopes with the largest worth [batch] that gradient ascent met; detached."""
-        slopes = {i: slope.detach().clone().requires_grad_() for i, slope in start.items()}
-        best = {i: slope.detach().clone() for i, slope in slopes.items()}
-        optimizer = torch.optim.Adam(slopes.values(), lr=LEARNING_RATE)
-        decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, DECAY)
-        highest: Tensor | None = None
-        with torch.enable_grad():
-            for step in range(self.steps + 1):
-                value = worth(slopes)
-                better = torch.ones_like(value, dtype=torch.bool) if highest is None else value.detach() > highest
-                highest = value.detach() if highest is None else torch.maximum(highest, value.detach())
-                for i, slope in slopes.items():
-                    best[i] = torch.where(better.view(-1, *[1] * (slope.ndim - 1)), slope.detach(), best[i])
-                if step == self.steps:
-                    break
-                gradients = torch.autograd.grad(-value.sum(), list(slopes.values()), allow_unused=True)
-                for slope, gradient in zip(slopes.values(), gradients, strict=True):
-                    slope.grad = torch.zeros_like(slope) if gradient is None else gradient
-                optimizer.step()
-                decay.step()
-                with torch.no_grad():
-                    for slope in slopes.values():
-                        slope.clamp_(0, 1)
-        return best
+        return Ascent(self.steps, dict.fromkeys(start, 1.0)).best(start, worth)[0]
 
 
 def _crowns(problem: Problem, index: int, ends: Ends) -> Tensor:

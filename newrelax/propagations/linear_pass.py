@@ -20,7 +20,7 @@ from newrelax.network.operators.elementwise import Bent, Relu
 from newrelax.network.operators.linear import Linear
 from newrelax.network.operators.pooling import MaxPool
 from newrelax.propagations.base import Bounds, Ends, IntervalPass, Problem, matvec
-from newrelax.propagations.substitution import substitute
+from newrelax.propagations.substitution import Visit, substitute
 from newrelax.propagations.windows import Windows
 
 
@@ -269,9 +269,13 @@ class LinearPass:
         call = again if torch.is_grad_enabled() else found
         return torch.cat([call(piece) for piece in coefficients.split(chunk, dim=1)], dim=2).flatten(1)
 
-    def _spread(self, start: int, coefficients: Tensor) -> Tensor:
+    def _spread(
+        self, start: int, coefficients: Tensor, extra: Mapping[int, Tensor] | None = None, visit: Visit | None = None
+    ) -> Tensor:
         """How far below C·z̄ the bounds of coefficients C lie, [batch, rows]."""
         enclosures = {i: state.enclosure for i, state in self._states.items() if state.enclosure is not None}
+        if extra is not None or visit is not None:
+            return substitute(self._network, start, coefficients, enclosures, self._radius, extra=extra, visit=visit)
         widest = self._network.structure.widest[start] if start >= 0 else 1
         total = self._in_pieces(start, coefficients, enclosures, self._radius, None, widest)
         noise = self._states[start].noise
@@ -280,10 +284,12 @@ class LinearPass:
         size = coefficients.flatten(2).abs()
         return total + (noise.flatten(1) @ size[0].t() if size.shape[0] == 1 else matvec(size, noise.flatten(1)))
 
-    def lower_bounds(self, specification: Tensor) -> Tensor:
+    def lower_bounds(
+        self, specification: Tensor, extra: Mapping[int, Tensor] | None = None, visit: Visit | None = None
+    ) -> Tensor:
         """Lower bounds of specification @ outputs, [batch, rows]; merged into a last linear layer.
 
-        specification: [batch, rows, outputs].
+        specification: [batch, rows, outputs]. extra, visit: as in `substitute`; the bounds are then of the sum.
         """
         last, step = self._network.last, self._steps[self._network.last]
         if isinstance(step.operator, Linear):
@@ -295,7 +301,15 @@ class LinearPass:
             self._states[last] = self._advanced(last, step)
             outputs, start = self._states[last].reference, last
             coefficients = specification.unflatten(2, step.shape)
-        return _less(matvec(specification, outputs.flatten(1)), self._spread(start, coefficients))
+        reference = matvec(specification, outputs.flatten(1))
+        for index, part in (extra or {}).items():
+            reference = reference + matvec(part.flatten(2), self._states[index].reference.flatten(1))
+        return _less(reference, self._spread(start, coefficients, extra, visit))
+
+    def lower_bounds_at(self, index: int, coefficients: Tensor) -> Tensor:
+        """Lower bounds of coefficients [batch, rows, *shape of the step] times the output of step `index`, [batch, rows]."""
+        reference = matvec(coefficients.flatten(2), self._states[index].reference.flatten(1))
+        return _less(reference, self._spread(index, coefficients))
 
     def bounds(self, specification: Tensor) -> Bounds:
         """As `Propagation.bounds`."""

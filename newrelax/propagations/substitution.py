@@ -13,7 +13,7 @@ coefficients give lower and upper bounds at once: the zonotope.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from newrelax.network.enclosures import Enclosure
 from newrelax.network.network import Network
 from newrelax.network.operators.base import Affine, Footprint
 from newrelax.propagations.windows import Field, Windows
+
+Visit = Callable[[int, Tensor], None]
+"""Is shown a nonlinear step's index and the coefficients that arrive at its output, [batch or 1, rows, *shape]."""
 
 
 class _Reach(torch.autograd.Function):
@@ -58,6 +61,8 @@ def substitute(
     *,
     count_gaps: bool = True,
     windows: Windows | None = None,
+    extra: Mapping[int, Tensor] | None = None,
+    visit: Visit | None = None,
 ) -> Tensor:
     """How far below C·z̄ the bounds of coefficients C at the output of step `start` lie; [batch, rows].
 
@@ -65,11 +70,14 @@ def substitute(
     windows. radius: of the box at the network's origin, likewise. `count_gaps=False` leaves the steps' part out (hybrid
     propagation carries it forward). What does not depend on the example (up to the first nonlinear step) is computed once.
     windows: the coefficients are those of one position, [1, rows, channels, 1, 1], for every position; the result is
-    [batch, positions·rows].
+    [batch, positions·rows]. extra: coefficients of earlier steps' outputs that the function has besides, [batch, rows,
+    *shape of the step], by the step's index. visit: sees the coefficients that arrive at each nonlinear step.
     """
     fields: Mapping[int, Field | None] = {} if windows is None else windows.fields
     positions = 1 if windows is None else _first(windows).positions
-    pending = {start: coefficients}
+    pending = {start: coefficients} if extra is None else dict(extra)
+    if extra is not None:
+        pending[start] = coefficients + extra[start] if start in extra else coefficients
     total: Tensor | float = 0.0
 
     def add(loss: Tensor | None, field: Field | None) -> None:
@@ -86,6 +94,8 @@ def substitute(
         if isinstance(operator, Affine):
             inputs = _through(operator, a, field, step.shape)
         else:
+            if visit is not None:
+                visit(index, a)
             enclosure = enclosures[index]
             inputs, loss = enclosure.back(_for_each(a, len(enclosure.gap)), count_gaps=count_gaps)
             add(loss, field)

@@ -1,0 +1,1 @@
+"""Branch and bound: cases that are easier than the whole, bounded many at a time."""

@@ -1,0 +1,273 @@
+"""Cases of a network over one box, in which some of its crossing neurons have a sign, and their bounds.
+
+A neuron whose sign is given is the identity or zero. That its pre-activation z has this sign s is a condition of the case: with
+a multiplier β ≥ 0, f − β·s·z is below f wherever the condition holds, so a lower bound of it holds in the case (Wang et al.,
+"Beta-CROWN", NeurIPS 2021). Slopes and multipliers are free, so they are moved until the bound is good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from newrelax.branching.unsafe import Unsafe
+from newrelax.network.enclosures import Planes
+from newrelax.network.operators.elementwise import Relu
+from newrelax.propagations.ascent import Ascent
+from newrelax.propagations.base import Ends, Problem
+from newrelax.propagations.linear_pass import LinearPass, Mode
+from newrelax.propagations.substitution import Visit
+
+SLOPES, MULTIPLIERS = 0, 1
+EMPTY = 1e-5
+"""By how much a lower end must lie above the upper one before a case counts as empty: far more than both have rounded by."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The crossing neurons of one ReLU step: their numbers begin at `first`; at: their places in the flat step. source: the
+    step before it. lower, upper: ends of all its pre-activations over the box, [1, *shape]."""
+
+    index: int
+    source: int
+    first: int
+    at: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    @property
+    def part(self) -> slice:
+        return slice(self.first, self.first + len(self.at))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Of all neurons [batch, neurons] this layer's, zero elsewhere, [batch, *shape]."""
+        flat = values.new_zeros(len(values), self.lower.numel()).index_copy(1, self.at, values[:, self.part])
+        return flat.view(len(values), *self.lower.shape[1:])
+
+    def laid(self, values: Tensor, over: Tensor) -> Tensor:
+        """The same over the step's other values [1, *shape]."""
+        flat = over.flatten(1).expand(len(values), -1).index_copy(1, self.at, values[:, self.part])
+        return flat.view(len(values), *self.lower.shape[1:])
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """Of a step's values [batch, *shape] those of the crossing neurons, [batch, neurons of the layer]."""
+        return values.flatten(1)[:, self.at]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """signs: −1, 0 (either) or 1 of each neuron; lower, upper: ends of their pre-activations; slopes, multipliers: where their
+    bounds' ascent starts; bound: of the worth; row: of the unsafe conditions, which is bounded; [batch, neurons] or [batch]."""
+
+    signs: Tensor
+    lower: Tensor
+    upper: Tensor
+    slopes: Tensor
+    multipliers: Tensor
+    bound: Tensor
+    row: Tensor
+
+    def __len__(self) -> int:
+        return len(self.bound)
+
+    def __getitem__(self, chosen: Tensor) -> Cases:
+        return Cases(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    @classmethod
+    def stacked(cls, parts: list[Cases]) -> Cases:
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def split(self, neuron: Tensor) -> Cases:
+        """Each case as two, by the sign of a neuron of its own, [batch]: first all with a negative one."""
+        at = neuron.unsqueeze(1)
+        negative = replace(self, signs=self.signs.scatter(1, at, -1), upper=self.upper.scatter(1, at, 0.0))
+        positive = replace(self, signs=self.signs.scatter(1, at, 1), lower=self.lower.scatter(1, at, 0.0))
+        return Cases.stacked([negative, positive])
+
+    @property
+    def crossing(self) -> Tensor:
+        """Which neurons may still be either, [batch, neurons]."""
+        return (self.lower < 0) & (self.upper > 0)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a bound shows besides its value: the input where the relaxed network attains it, [batch, *input_shape], and how far
+    each open neuron's relaxation is off there, weighted by what that costs the bound, [batch, neurons]."""
+
+    point: Tensor
+    loss: Tensor
+
+
+class Bounder:
+    """Bounds the worth of cases. before: ends of each nonlinear step's inputs over the problem's box, by the step's index."""
+
+    def __init__(self, problem: Problem, unsafe: Unsafe, before: Mapping[int, tuple[Ends, ...]]) -> None:
+        self.problem, self.unsafe, self._before = problem, unsafe, before
+        self.layers: list[Layer] = []
+        count = 0
+        for index, (ends, *_) in sorted(before.items()):
+            step = problem.network.steps[index]
+            crossing = ((ends[0] < 0) & (ends[1] > 0)).flatten().nonzero().flatten()
+            if isinstance(step.operator, Relu) and len(crossing):
+                self.layers.append(Layer(index, step.inputs[0], count, crossing, *ends))
+                count += len(crossing)
+        self.neurons = count
+
+    @cached_property
+    def movable(self) -> bool:
+        """Whether any slope in [0, 1] will do for a lower line: the relaxation's pass through the origin, and need not be
+        parallel to the upper ones."""
+        if self.problem.relaxations.parallel:
+            return False
+        planes = [self._planes(layer, layer.lower, layer.upper) for layer in self.layers]
+        return all(not bool(layer.gathered(each.lower_offset).any()) for layer, each in zip(self.layers, planes, strict=True))
+
+    def _planes(self, layer: Layer, lower: Tensor, upper: Tensor) -> Planes:
+        operator = self.problem.network.steps[layer.index].operator
+        assert isinstance(operator, Relu)
+        return operator.planes(lower, upper, self.problem.relaxations)
+
+    @cached_property
+    def whole(self) -> Cases:
+        """The one case in which every neuron may be either; bounded by the relaxation's own slopes."""
+        lower = self.problem.lower
+        slopes, ends = lower.new_zeros(1, self.neurons), lower.new_zeros(2, self.neurons)
+        for layer in self.layers:
+            ends[0, layer.part], ends[1, layer.part] = layer.gathered(layer.lower)[0], layer.gathered(layer.upper)[0]
+            slopes[:, layer.part] = layer.gathered(self._planes(layer, layer.lower, layer.upper).lower_slopes[0])
+        signs = torch.zeros(1, self.neurons, dtype=torch.int8, device=lower.device)
+        start = Cases(
+            signs,
+            ends[:1],
+            ends[1:],
+            slopes,
+            torch.zeros_like(slopes),
+            lower.new_full((1,), -math.inf),
+            signs.new_zeros(1).long(),
+        )
+        rows = self.unsafe.matrix.unsqueeze(0)
+        found = self._pass(start, slopes).lower_bounds(rows) - self.unsafe.limit
+        return replace(start, bound=found.amax(1), row=found.argmax(1))
+
+    def bounded(self, cases: Cases, steps: int, enough: float) -> Cases:
+        """The same with slopes and multipliers after so many steps of ascent, and bounds no worse than before."""
+        if not steps:
+            with torch.no_grad():
+                return replace(cases, bound=torch.maximum(cases.bound, self._worth(cases, cases.slopes, cases.multipliers)))
+        ascent = Ascent(steps, {SLOPES: 1.0, MULTIPLIERS: math.inf}, rate=0.1, decay=0.97, enough=enough)
+        start = {MULTIPLIERS: cases.multipliers} | ({SLOPES: cases.slopes} if self.movable else {})
+        best, highest = ascent.best(
+            start, lambda chosen: self._worth(cases, chosen.get(SLOPES, cases.slopes), chosen[MULTIPLIERS])
+        )
+        slopes = best.get(SLOPES, cases.slopes)
+        return replace(cases, slopes=slopes, multipliers=best[MULTIPLIERS], bound=torch.maximum(cases.bound, highest))
+
+    def refreshed(self, cases: Cases, neuron: Tensor) -> Cases:
+        """Ends of the neurons after the layer of each case's `neuron` [batch], whose sign was just given, found anew."""
+        first = min((layer.first + len(layer.at) for layer in self.layers), default=0)
+        early = neuron < self.layers[-1].first
+        if not bool(early.any()) or first == self.neurons:
+            return cases
+        part = cases[early]
+        for layer in self.layers[1:]:
+            part = self._ends_again(part, layer)
+        lower, upper = cases.lower.clone(), cases.upper.clone()
+        bound = cases.bound.clone()
+        lower[early], upper[early], bound[early] = part.lower, part.upper, part.bound
+        return replace(cases, lower=lower, upper=upper, bound=bound)
+
+    def _ends_again(self, cases: Cases, layer: Layer) -> Cases:
+        """Ends of one layer's crossing neurons by back-substitution from there, never wider than before."""
+        open_ones = cases.crossing[:, layer.part].any(0).nonzero().flatten()
+        if not len(open_ones):
+            return cases
+        rows = torch.zeros(len(open_ones), layer.lower.numel()).to(cases.lower)
+        rows[torch.arange(len(open_ones)), layer.at[open_ones]] = 1.0
+        rows = rows.view(1, len(open_ones), *layer.lower.shape[1:])
+        with torch.no_grad():
+            found = self._pass(cases, cases.slopes).lower_bounds_at(layer.source, torch.cat([rows, -rows], 1))
+        low, high = found.chunk(2, 1)
+        lower, upper, numbers = cases.lower.clone(), cases.upper.clone(), layer.first + open_ones
+        lower[:, numbers] = torch.maximum(lower[:, numbers], low)
+        upper[:, numbers] = torch.minimum(upper[:, numbers], -high)
+        empty = (lower > upper + EMPTY).any(1)  # no input has these signs
+        bound = torch.where(empty, math.inf, cases.bound)
+        return replace(cases, lower=lower, upper=torch.maximum(upper, lower), bound=bound)
+
+    def look(self, cases: Cases) -> Look:
+        """Where the bounds of cases are attained, and what each open neuron costs them."""
+        problem = self.problem
+        lower = problem.lower.repeat(len(cases), *[1] * (problem.lower.ndim - 1)).requires_grad_()
+        upper = problem.upper.repeat(len(cases), *[1] * (problem.upper.ndim - 1)).requires_grad_()
+        probe = torch.zeros_like(cases.slopes, requires_grad=True)
+        arriving = torch.zeros_like(cases.slopes)
+        by_index = {layer.index: layer for layer in self.layers}
+
+        def visit(index: int, a: Tensor) -> None:
+            if index in by_index:
+                layer = by_index[index]
+                arriving[:, layer.part] = layer.gathered(a.detach()[:, 0])
+
+        with torch.enable_grad():
+            bound = self._worth(cases, cases.slopes, cases.multipliers, probe, visit, (lower, upper))
+            low, z = torch.autograd.grad(bound.sum(), [lower, probe])
+        value = torch.zeros_like(z)
+        for layer in self.layers:
+            part = layer.part
+            planes = self._planes(layer, *self._ends(cases, layer))
+            lines = [(planes.upper_slopes[0], planes.upper_offset), (planes.lower_slopes[0], planes.lower_offset)]
+            above, below = (layer.gathered(slope) * z[:, part] + layer.gathered(offset) for slope, offset in lines)
+            below = cases.slopes[:, part] * z[:, part] if self.movable else below
+            value[:, part] = torch.where(arriving[:, part] > 0, below, above)
+        loss = torch.where(cases.crossing, arriving.abs() * (value - z.clamp(min=0)).abs(), -1.0)
+        point = torch.where(low > 0, problem.lower, problem.upper)
+        return Look(point, loss)
+
+    def _pass(self, cases: Cases, slopes: Tensor, box: Ends | None = None) -> LinearPass:
+        count = len(cases)
+        known: dict[int, tuple[Ends, ...]] = {
+            index: tuple((low.expand(count, *low.shape[1:]), high.expand(count, *high.shape[1:])) for low, high in ends)
+            for index, ends in self._before.items()
+        }
+        for layer in self.layers:
+            known[layer.index] = (self._ends(cases, layer),)
+        lower, upper = box if box is not None else _repeated((self.problem.lower, self.problem.upper), count)
+        each = replace(self.problem, lower=lower, upper=upper)
+        moved = {layer.index: layer.spread(slopes) for layer in self.layers} if self.movable else {}
+        return LinearPass(each, Mode(known=known), moved)
+
+    @staticmethod
+    def _ends(cases: Cases, layer: Layer) -> Ends:
+        """Of all the layer's pre-activations in each case, [batch, *shape]."""
+        return layer.laid(cases.lower, layer.lower), layer.laid(cases.upper, layer.upper)
+
+    def _worth(
+        self,
+        cases: Cases,
+        slopes: Tensor,
+        multipliers: Tensor,
+        probe: Tensor | None = None,
+        visit: Visit | None = None,
+        box: Ends | None = None,
+    ) -> Tensor:
+        """Lower bounds of each case's row, [batch]; probe: added to the coefficients of the pre-activations."""
+        signed = -multipliers * cases.signs
+        if probe is not None:
+            signed = signed + probe
+        extra: dict[int, Tensor] = {}
+        for layer in self.layers:
+            part = layer.spread(signed).unsqueeze(1)
+            extra[layer.source] = extra[layer.source] + part if layer.source in extra else part
+        rows = self.unsafe.matrix[cases.row].unsqueeze(1)
+        found = self._pass(cases, slopes, box).lower_bounds(rows, extra, visit).squeeze(1)
+        return found - self.unsafe.limit[cases.row]
+
+
+def _repeated(box: Ends, count: int) -> Ends:
+    return box[0].expand(count, *box[0].shape[1:]), box[1].expand(count, *box[1].shape[1:])

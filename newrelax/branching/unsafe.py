@@ -1,0 +1,55 @@
+"""What outputs must not do: linear conditions, joined by "and" within a conjunction and by "or" between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Unsafe:
+    """Outputs z are unsafe if in some conjunction every row has matrix·z ≤ limit.
+
+    matrix: [rows, outputs]; limit: [rows]; conjunction: the number of each row's conjunction, 0, 1, …, [rows].
+    """
+
+    matrix: Tensor
+    limit: Tensor
+    conjunction: Tensor
+
+    @classmethod
+    def either(cls, rows: Tensor, limit: Tensor | None = None) -> Unsafe:
+        """Each row is a conjunction of its own: one that holds is enough; limit: zero unless given."""
+        found = torch.zeros_like(rows[:, 0]) if limit is None else limit
+        return cls(rows, found, torch.arange(len(rows), device=rows.device))
+
+    @classmethod
+    def any_of(cls, conjunctions: Sequence[tuple[Tensor, Tensor]]) -> Unsafe:
+        """From (matrix, limit) of each conjunction."""
+        number = torch.cat([torch.full((len(limit),), i) for i, (_, limit) in enumerate(conjunctions)])
+        return cls(
+            torch.cat([matrix for matrix, _ in conjunctions]),
+            torch.cat([limit for _, limit in conjunctions]),
+            number.to(conjunctions[0][0].device),
+        )
+
+    def __len__(self) -> int:
+        return int(self.conjunction.max()) + 1
+
+    def only(self, number: int) -> Unsafe:
+        """One of its conjunctions."""
+        rows = self.conjunction == number
+        return Unsafe(self.matrix[rows], self.limit[rows], torch.zeros_like(self.conjunction[rows]))
+
+    def of_each(self, rows: Tensor) -> Tensor:
+        """matrix·z − limit [batch, rows] → the largest of each conjunction, [batch, conjunctions]."""
+        index = self.conjunction.expand_as(rows)
+        return torch.full((len(rows), len(self)), -torch.inf).to(rows).scatter_reduce(1, index, rows, "amax")
+
+    def worth(self, outputs: Tensor) -> Tensor:
+        """At or below zero exactly where outputs [batch, outputs] are unsafe, [batch]: the least over conjunctions of the
+        largest matrix·z − limit. Lower bounds of the rows make a lower bound of it."""
+        return self.of_each(outputs @ self.matrix.t() - self.limit).amin(1)
