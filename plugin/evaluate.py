@@ -25,6 +25,7 @@ from plugin.certification.bounding import Bounding
 from plugin.certification.certifiers.ladder import DEFAULT as DEFAULT_LADDER
 from plugin.certification.complete import Work
 from plugin.certification.evaluation import ESTIMATE, Evaluation, certifying_method
+from plugin.certification.rigorous import Rigor, comparison_table
 from plugin.cli import checked, invoke
 from plugin.fitting.decide import decide, default_folder, head
 from plugin.fitting.subject import FOLDER, Asked, Subject, find_subject, subject_options
@@ -65,6 +66,7 @@ class Radii(Table):
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the attack and of estimates.")
 @click.option("--per-example", type=FILE, help="Write a CSV line for each example and eps, with each margin.")
 @click.option("--json", "json_path", type=FILE, help="Write the table's figures as JSON.")
+@click.option("--rigorous", is_flag=True, help="Certify the network as it runs: with every rounding, in any order.")
 @click.option("--complete", is_flag=True, help="Decide every example: climb --ladder until it is verified or falsified.")
 @click.option("--ladder", help=f"With --complete: certifiers, cheap ones first; default {DEFAULT_LADDER}.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="With --complete: seconds an example; default 60.")
@@ -84,6 +86,7 @@ def command(
     seed: int,
     per_example: Path | None,
     json_path: Path | None,
+    rigorous: bool,
     complete: bool,
     ladder: str | None,
     timeout: float | None,
@@ -111,7 +114,7 @@ def command(
     limit = limit if limit is not None or config is None else config.limit_test
     engine = engine or ("newrelax" if config is None else config.engine)
     if complete:
-        words = Asking(ladder or DEFAULT_LADDER, timeout or 60.0, jobs or 1, engine, bound_memory, seed, limit)
+        words = Asking(ladder or DEFAULT_LADDER, timeout or 60.0, jobs or 1, engine, bound_memory, seed, limit, rigorous)
         summaries = []
         for radius in chosen:
             folder = default_folder(asked.run, subject, radius) if out is None else out
@@ -123,6 +126,7 @@ def command(
         return
     bounding = Bounding(engine, bound_memory, subject.registry.operators)
     x, y = subject.dataset.test_x[:limit], subject.dataset.test_y[:limit]
+    rigor = Rigor(subject.model, x.shape[1:], evaluated.method, bounding) if rigorous else None
     evaluations = []
     with tqdm(total=len(y) * len(chosen), unit="image", disable=None, leave=False) as bar:
         for radius in chosen:
@@ -143,9 +147,14 @@ def command(
                 )
             )
     click.echo(table(evaluated, evaluations))
+    figures = report(evaluated, evaluations, asked.run)
+    if rigor is not None:
+        comparisons = [rigor.compare(each, x, y, subject.region, batch_size) for each in evaluations]
+        click.echo(comparison_table(comparisons))
+        figures |= {"rigorous": [each.to_json() for each in comparisons]}
     if json_path is not None:
         attack = {"pgd_steps": pgd_steps, "pgd_restarts": pgd_restarts, "seed": seed}
-        write_output(json_path, json.dumps(report(evaluated, evaluations, asked.run) | attack, indent=2) + "\n")
+        write_output(json_path, json.dumps(figures | attack, indent=2) + "\n")
     if per_example is not None:
         write_output(per_example, per_example_csv(evaluations))
 
@@ -161,6 +170,7 @@ class Asking:
     memory: int | None
     seed: int
     limit: int | None
+    rigorous: bool
 
 
 def _decide(subject: Subject, radius: float, asking: Asking, folder: Path) -> dict[str, Any]:
@@ -175,6 +185,7 @@ def _decide(subject: Subject, radius: float, asking: Asking, folder: Path) -> di
         engine=asking.engine,
         memory=asking.memory,
         seed=asking.seed,
+        rigorous=asking.rigorous,
     )
     with StopRequest() as stop:
         stop.strike_now()  # what is decided is kept already

@@ -71,6 +71,11 @@ class Graph:
     def has_batch_norm(self) -> bool:
         return bool(self._batch_norms)
 
+    @property
+    def constants(self) -> list[tuple[str, str]]:
+        """The operators that compute what depends on weights alone, and where in the user's code they stand."""
+        return [(str(part.node.target), place_of(part.node)) for part in self._nodes if part.rule is None]
+
     def batch_norm_buffers(self) -> list[Tensor]:
         """The running means of the graph's batch norms, in the order of the forward pass: they tell which is which."""
         return [self._leaf(leaf) for leaf, _ in self._batch_norms]

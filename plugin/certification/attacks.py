@@ -1,5 +1,7 @@
 """Projected gradient descent: how far an attacker gets, which no certificate can be above."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ def pgd(
     eps: float | Tensor,
     *,
     steps: int,
-    step_size: float | None = None,
+    step_size: float | Tensor | None = None,
     restarts: int = 1,
     region: Region = Region(),  # noqa: B008 (a frozen value)
     generator: torch.Generator | None = None,
@@ -31,20 +33,49 @@ def pgd(
     """
     lower, upper = region.box(x.detach(), eps)
     step = 2.5 * region.radius(eps) / max(steps, 1) if step_size is None else step_size
-    with evaluating(model), torch.enable_grad():
-        best = x.detach().clone()
-        best_margin = worst_margin(model(best), y).detach()
+    with evaluating(model):
+        return lowest(
+            lambda point: worst_margin(model(point), y),
+            x,
+            lower,
+            upper,
+            steps=steps,
+            step=step,
+            restarts=restarts,
+            generator=generator,
+        )
+
+
+def lowest(
+    value: Callable[[Tensor], Tensor],
+    met: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    steps: int,
+    step: float | Tensor,
+    restarts: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """For each example the point of the box [lower, upper] with the smallest value that signed steps met; detached.
+
+    value: points [batch, …] to [batch]. met: a point that counts as met before any step. Starts and steps as in `pgd`.
+    """
+    lower, upper = lower.detach(), upper.detach()
+    with torch.enable_grad():
+        best = met.detach().clone()
+        best_value = value(best).detach()
         for _ in range(restarts):
-            start = torch.rand(x.shape, generator=generator, device=_device(generator, x), dtype=x.dtype).to(x.device)
+            start = torch.rand(met.shape, generator=generator, device=_device(generator, met), dtype=met.dtype).to(met.device)
             point = torch.clamp(lower + start * (upper - lower), lower, upper)
             for taken in range(steps + 1):
                 point.requires_grad_()
-                margin = worst_margin(model(point), y)
-                better = margin.detach() < best_margin
-                best_margin = torch.where(better, margin.detach(), best_margin)
-                best = torch.where(better.view(-1, *[1] * (x.dim() - 1)), point.detach(), best)
+                found = value(point)
+                better = found.detach() < best_value
+                best_value = torch.where(better, found.detach(), best_value)
+                best = torch.where(better.view(-1, *[1] * (met.dim() - 1)), point.detach(), best)
                 if taken < steps:
-                    (gradient,) = torch.autograd.grad(margin.sum(), point)
+                    (gradient,) = torch.autograd.grad(found.sum(), point)
                     point = torch.clamp(point.detach() - step * gradient.sign(), lower, upper)
     return best
 

@@ -20,6 +20,7 @@ from newrelax.registry import Registry
 from plugin.certification.bounding import Bounding
 from plugin.certification.certifiers.base import Example, Question
 from plugin.certification.certifiers.ladder import Ladder
+from plugin.certification.certifiers.rigorous import rigorous
 from plugin.certification.region import Region
 from plugin.certification.verdicts import Line, Store, Summary
 
@@ -34,7 +35,7 @@ class Work:
     """What is asked of every example, in words that another process can be given.
 
     ladder: as people spell it. plugins: files whose nouns it may name. seconds: for one example on rungs that take one at a
-    time.
+    time. rigorous: whether proofs count only if they hold for the network as it runs.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Work:
     engine: str = "newrelax"
     memory: int | None = None
     seed: int = 0
+    rigorous: bool = False
 
     @cached_property
     def question(self) -> Question:
@@ -55,7 +57,8 @@ class Work:
 
     @cached_property
     def rungs(self) -> Ladder:
-        return Ladder.read(self.ladder, self.question.registry)
+        ladder = Ladder.read(self.ladder, self.question.registry)
+        return rigorous(ladder) if self.rigorous else ladder
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made from the words: another process makes its own."""

@@ -101,10 +101,14 @@ class Negate(Diagonal):
 
 @dataclass(frozen=True)
 class ScaleShift(Diagonal):
-    """factor·x + offset in one operation: batch normalisation with given statistics."""
+    """factor·x + offset in one operation: batch normalisation with given statistics.
+
+    removed: the scaled mean, if the offset is a bias less that: what the rounding of the offset is relative to.
+    """
 
     factor: Tensor
     offset: Tensor
+    removed: Tensor | None = None
 
     @property
     def scale(self) -> Tensor:

@@ -252,9 +252,10 @@ def batch_norm(
         build.refuse("takes the examples for channels: they see each other")
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else weight * scale
-    shift = -mean * scale if bias is None else bias - mean * scale
+    removed = mean * scale
+    shift = -removed if bias is None else bias - removed
     shape = tuple(-1 if axis == channels else 1 for axis in range(len(x.shape) + 1))
-    return build.step(ScaleShift(scale.view(shape), shift.view(shape)), x), None, None
+    return build.step(ScaleShift(scale.view(shape), shift.view(shape), removed.view(shape)), x), None, None
 
 
 @operator("aten.batch_norm.default", bounded="exact affine")

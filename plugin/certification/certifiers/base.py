@@ -19,6 +19,7 @@ from newrelax.network.modes import evaluating
 from newrelax.network.network import Network
 from newrelax.plugins import Extension
 from newrelax.registry import Registry
+from newrelax.rigorous import RigorousNetwork
 from plugin.certification.bounding import Bounding
 from plugin.certification.classification import predictions, worst_margin
 from plugin.certification.region import Region
@@ -62,6 +63,14 @@ class Question:
             with torch.no_grad():
                 self._traced[""] = Graph(model, shape, self.bounding.operators).network()
         network: Network = self._traced[""]
+        return network
+
+    def rigorous(self, method: Method, shape: Sequence[int]) -> RigorousNetwork:
+        """The network as it runs, with a method's lines, traced once; shape: of one input."""
+        key = f"rigorous {method.label}"
+        if key not in self._traced:
+            self._traced[key] = RigorousNetwork(self.model, shape, method, operators=self.bounding.operators)
+        network: RigorousNetwork = self._traced[key]
         return network
 
     def box(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from newrelax.bounds import specification
+from newrelax.branching.root import back_substituted
 from newrelax.errors import UserError
 from newrelax.exact.encoding import Encoding, encode
 from newrelax.exact.program import CLEARANCE, minimum
 from newrelax.network.network import Network
-from newrelax.propagations.base import Ends, Problem, chunk_memory
-from newrelax.propagations.linear_pass import LinearPass, Mode
+from newrelax.propagations.base import Problem, chunk_memory
 from plugin.certification.certifiers.base import Certifier, Example, Question
 
 
@@ -40,7 +40,9 @@ class Exact(Certifier):
         lower, upper = question.box(example.x.double())
         matrix = specification(example.y, torch.Size(network.steps[-1].shape).numel(), torch.float64)
         with torch.no_grad():
-            before, margins = tightest(question, network, lower, upper, matrix)
+            problem = Problem(network, lower, upper, question.registry.get_method("CROWN").lines, chunk_memory(lower.device))
+            before, bounds = back_substituted(problem, matrix)
+            margins = bounds[0]
             known = margins if example.margins is None else torch.maximum(margins, example.margins.double())
             example.bound(known.to(example.x.dtype), self.name)
             if not example.open:
@@ -71,23 +73,3 @@ class Exact(Certifier):
         if example.open:
             example.note = "within the solver's tolerance of zero" if found.proven else "out of time"
         return False
-
-
-def tightest(
-    question: Question, network: Network, lower: Tensor, upper: Tensor, matrix: Tensor
-) -> tuple[dict[int, tuple[Ends, ...]], Tensor]:
-    """Bounds of every nonlinear step's inputs, the best of intervals and CROWN, and of the margins, [rows]; in float64."""
-    lines = question.registry.get_method("CROWN").lines
-    problem = Problem(network, lower, upper, lines, chunk_memory(lower.device))
-    found = LinearPass(problem, Mode())
-    margins = found.lower_bounds(matrix)[0]
-    intervals = problem.intervals
-    before = {
-        index: tuple(
-            (torch.maximum(low, intervals.steps[source].lower), torch.minimum(high, intervals.steps[source].upper))
-            for (low, high), source in zip(ends, network.steps[index].inputs, strict=True)
-        )
-        for index, ends in found.before.items()
-    }
-    again = LinearPass(problem, Mode(known=before))
-    return before, torch.maximum(margins, again.lower_bounds(matrix)[0])

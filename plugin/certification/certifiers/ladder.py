@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from newrelax.errors import UserError
 from newrelax.names import read_spelling, split_spellings, unknown
@@ -12,6 +13,7 @@ from newrelax.registry import Registry
 from plugin.certification.certifiers.attack import Attack
 from plugin.certification.certifiers.base import Certifier, Example, Question
 from plugin.certification.certifiers.bound import Bound
+from plugin.certification.certifiers.branch import Branch
 from plugin.certification.certifiers.exact import Exact
 
 DEFAULT = "IBP,CROWN-IBP-R,CROWN,alpha-CROWN,exact"
@@ -58,11 +60,20 @@ class Ladder:
 
 def _rung(spec: str, registry: Registry) -> Certifier:
     name, params = read_spelling(spec)
+    if name == "branch":
+        method = registry.get_method(params.pop("method", "CROWN"))
+        return _made(spec, partial(Branch, method), params)
     if name in BUILTIN:
-        try:
-            return BUILTIN[name](**{key: int(value) for key, value in params.items()})
-        except (TypeError, ValueError):
-            raise UserError(f"--ladder: {spec!r}: expected whole-number parameters of {name}") from None
+        return _made(spec, BUILTIN[name], params)
     if name not in registry:
-        raise unknown("certifier", name, [*BUILTIN, *(each for each, method in registry.items() if method.gives_bounds)])
+        raise unknown(
+            "certifier", name, [*BUILTIN, "branch", *(each for each, method in registry.items() if method.gives_bounds)]
+        )
     return Bound(registry.get_method(spec))
+
+
+def _made(spec: str, certifier: Callable[..., Certifier], params: Mapping[str, str]) -> Certifier:
+    try:
+        return certifier(**{key: int(value) for key, value in params.items()})
+    except (TypeError, ValueError):
+        raise UserError(f"--ladder: {spec!r}: expected whole-number parameters of {read_spelling(spec)[0]}") from None
