@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -51,7 +52,7 @@ class MarginBounds:
 
     margins: lower bounds of z_y − z_j over the box, j ≠ y ascending, [batch, classes − 1]; for one logit [batch, 1], of z where
     y = 1 and of −z where y = 0. Differentiable in the weights.
-    layers: pre-activation bounds (lower, upper) of every ReLU in the model's order, detached.
+    layers: pre-activation bounds (lower, upper) of every ReLU in the model's order; detached unless asked for.
     """
 
     margins: Tensor
@@ -77,6 +78,15 @@ class Clean:
 
     logits: Tensor
     statistics: Statistics = field(default_factory=dict)
+
+
+@dataclass
+class Seen:
+    """What a network was asked for while it was watched: the boxes that were bounded with gradients, and the last clean pass's
+    statistics (None: there was no clean pass)."""
+
+    problems: list[Problem] = field(default_factory=list)
+    statistics: Statistics | None = None
 
 
 def specification(y: Tensor, outputs: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -129,6 +139,7 @@ class BoundedNetwork:
         self._memory = memory
         self._graph: Graph | None = None
         self._propagation = method.propagation
+        self._seen: Seen | None = None
         if not method.gives_bounds:
             return
         self._graph = Graph(model, self.input_shape, operators)
@@ -158,11 +169,22 @@ class BoundedNetwork:
             return Clean(self.model(x))
         with observed(self._graph) as statistics:
             logits = self.model(x)
+        if self._seen is not None:
+            self._seen.statistics = statistics
         return Clean(logits, statistics)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Clean logits."""
         return self.observe(x).logits
+
+    @contextmanager
+    def watched(self) -> Iterator[Seen]:
+        """What is asked for inside gathers in what this gives, so that whoever comes after need not compute it again."""
+        outside, self._seen = self._seen, Seen()
+        try:
+            yield self._seen
+        finally:
+            self._seen = outside
 
     def check_same(self, x: Tensor) -> None:
         """Raises `UserError` where the steps give other outputs than the model at x (evaluation mode)."""
@@ -171,23 +193,39 @@ class BoundedNetwork:
 
     @full_precision()
     def bounds(
-        self, lower: Tensor, upper: Tensor, y: Tensor, *, beta: Share = 1.0, statistics: Statistics | None = None
+        self,
+        lower: Tensor,
+        upper: Tensor,
+        y: Tensor,
+        *,
+        beta: Share = 1.0,
+        statistics: Statistics | None = None,
+        attached: bool = False,
     ) -> MarginBounds:
         """Lower bounds of the margins over the boxes [lower, upper].
 
         lower, upper: [batch, *input_shape] in the model's input units. y: [batch], long.
         beta: weight of this method's logits against IBP's, (1 − beta)·IBP + beta·method.
         statistics: of batch norms, from `observe`; their running ones by default.
+        attached: the layers' bounds keep their way back to the weights.
         """
-        found = self.linear_bounds(lower, upper, specification(y, self.outputs, lower.dtype), beta=beta, statistics=statistics)
+        matrix = specification(y, self.outputs, lower.dtype)
+        found = self.linear_bounds(lower, upper, matrix, beta=beta, statistics=statistics, attached=attached)
         return MarginBounds(found.lower, found.layers)
 
     @full_precision()
     def linear_bounds(
-        self, lower: Tensor, upper: Tensor, matrix: Tensor, *, beta: Share = 1.0, statistics: Statistics | None = None
+        self,
+        lower: Tensor,
+        upper: Tensor,
+        matrix: Tensor,
+        *,
+        beta: Share = 1.0,
+        statistics: Statistics | None = None,
+        attached: bool = False,
     ) -> Bounds:
         """Lower bounds of matrix @ outputs over the boxes; matrix: [batch, rows, outputs]. The rest as in `bounds`."""
-        problem = self._problem(lower, upper, statistics)
+        problem = self.problem(lower, upper, statistics, attached=attached)
         if self._propagation.name == "interval" or beta == 1:
             return self._propagation.bounds(problem, matrix)
         low, _, layers = self._intervals(problem, matrix)
@@ -212,7 +250,7 @@ class BoundedNetwork:
             )
         if self.outputs == 1:
             raise UserError("one logit has one margin, whose loss is its bound: leave loss fusion out")
-        problem, matrix = self._problem(lower, upper, statistics), specification(y, self.outputs, lower.dtype)
+        problem, matrix = self.problem(lower, upper, statistics), specification(y, self.outputs, lower.dtype)
         low, high, layers = self._intervals(problem, matrix)
         loss: Tensor | float = 0.0
         if beta != 1:
@@ -226,9 +264,13 @@ class BoundedNetwork:
         assert isinstance(loss, Tensor)
         return LossBounds(loss, low.detach(), layers)
 
-    def _problem(self, lower: Tensor, upper: Tensor, statistics: Statistics | None) -> Problem:
+    def problem(self, lower: Tensor, upper: Tensor, statistics: Statistics | None = None, *, attached: bool = False) -> Problem:
+        """What is to be bounded: the network with the weights of this moment over the boxes; arguments as in `bounds`."""
         memory = chunk_memory(lower.device) if self._memory is None else self._memory
-        return Problem(self.graph.network(statistics), lower, upper, self.method.lines, memory)
+        problem = Problem(self.graph.network(statistics), lower, upper, self.method.lines, memory, attached)
+        if self._seen is not None and torch.is_grad_enabled():
+            self._seen.problems.append(problem)
+        return problem
 
     def _intervals(self, problem: Problem, matrix: Tensor) -> tuple[Tensor, Tensor, Layers]:
         if self.engine == "auto_LiRPA":

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from newrelax.errors import UserError
+from newrelax.names import read_spelling
 from newrelax.registry import Registry
 from plugin.certification.bounding import Bounding
 from plugin.data import Dataset
@@ -24,6 +25,7 @@ from plugin.fitting.resolve import resolve
 from plugin.models.build import build
 from plugin.training.capture import EAGER_STEPS
 from plugin.training.loop import OBSERVE_EVERY, TrainState, train_step
+from plugin.training.losses import losses as known_losses
 from plugin.training.schedule import Values
 
 Shape = Literal["mnist", "cifar10", "digits"]
@@ -39,8 +41,9 @@ class Case:
     """A training step.
 
     method: a method's name, or one with variants: NAME+fusion bounds the loss as one output, NAME+only leaves the
-    natural loss out (κ = 0 instead of 1/2). CROWN-IBP mixes half and half. shape: key of SHAPES. plain: with
-    auto_LiRPA's `compute_bounds` instead of this project's passes. capture: replayed as a CUDA graph.
+    natural loss out (κ = 0 instead of 1/2), NAME+LOSS:key=value trains with that loss. CROWN-IBP mixes half and half.
+    shape: key of SHAPES. plain: with auto_LiRPA's `compute_bounds` instead of this project's passes. capture: replayed as a
+    CUDA graph.
     """
 
     method: str
@@ -64,10 +67,11 @@ def random_images(shape: str, count: int, device: torch.device) -> Dataset:
 def training_state(case: Case, device: torch.device, model: nn.Module | None = None) -> tuple[TrainState, Values]:
     """A run of the case at its start, and what each step trains with. `model`: in place of the one that the case names."""
     name, *variants = case.method.split("+")
-    unknown = [variant for variant in variants if variant not in VARIANTS]
-    if unknown:
-        raise UserError(f"{case.method}: unknown variant {unknown[0]!r}; known: NAME+{', NAME+'.join(VARIANTS)}")
     registry = Registry.load()
+    losses = [variant for variant in variants if variant not in VARIANTS]
+    if len(losses) > 1 or any(read_spelling(loss).name not in known_losses(registry) for loss in losses):
+        known = ", NAME+".join((*VARIANTS, *known_losses(registry)))
+        raise UserError(f"{case.method}: unknown variant {losses[-1]!r}; known: NAME+{known}")
     method = registry.get_method(name)
     kappa = 1.0 if method.propagation.name == "none" else 0.0 if "only" in variants else 0.5
     given: dict[str, Any] = dict(
@@ -81,6 +85,7 @@ def training_state(case: Case, device: torch.device, model: nn.Module | None = N
         loss_fusion="fusion" in variants,
         kappa=(kappa, kappa),
         l1=0.0,
+        **({"loss": losses[0]} if losses else {}),
     )
     config = resolve(given, method, registry, DataTraits(case.shape))
     dataset = random_images(case.shape, case.batch_size, device)

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.step import Case, Shape, Step, make_step, timed
 from newrelax.document import Grid
+from newrelax.names import split_spellings
 from plugin.process.allocator import keep_freed_memory
 from plugin.settings.table import Table, setting
 from plugin.settings.types import Radius
@@ -24,7 +25,7 @@ PRODUCT_SIZE = {"cpu": 1024, "cuda": 8192}  # of its square matrices: large enou
 
 
 def _names(value: Any) -> Any:
-    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+    return tuple(split_spellings(value)) if isinstance(value, str) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
@@ -38,7 +39,7 @@ class Network(Table):
     batch_size: int = setting("Images a step.", ge=1, said="the network's in the suite")
     eps: Radius = setting("Radius of the ball.", gt=0, said="the network's in the suite")
     methods: Names = setting(
-        "Names, comma-separated; NAME+fusion: --loss-fusion, NAME+only: without the natural loss.",
+        "Names, comma-separated; NAME+fusion: --loss-fusion, NAME+only: without the natural loss, NAME+LOSS: with that loss.",
         said="the network's in the suite",
     )
 
@@ -86,10 +87,14 @@ def matrix_product(device: torch.device) -> Step:
     return step
 
 
-def count_operations(step: Step) -> int:
-    """The floating-point operations of one step's convolutions and matrix products."""
-    with FlopCounterMode(display=False) as counter:
-        step()
+def count_operations(step: Step) -> int | None:
+    """The floating-point operations of one step's convolutions and matrix products; None for an attack's, whose gradients in
+    the inputs torch's counter does not follow."""
+    try:
+        with FlopCounterMode(display=False) as counter:
+            step()
+    except RuntimeError:
+        return None
     return int(counter.get_total_flops())
 
 
@@ -108,7 +113,8 @@ def time_network(network: Network, repeat: int, device: torch.device, plain: boo
         steps[name] = make_step(case, device)
         if plain and name != NATURAL:
             steps[name + PLAIN] = make_step(replace(case, plain=True), device)
-    operations = {name: count_operations(step) for name, step in steps.items() if not name.endswith(PLAIN)}
+    counted = {name: count_operations(step) for name, step in steps.items() if not name.endswith(PLAIN)}
+    operations = {name: count for name, count in counted.items() if count is not None}
     return time_in_turn(steps, repeat, device), operations
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from newrelax.network.operators.base import Affine, Elementwise, Nonlinear, Operator, Shape
+from newrelax.network.operators.elementwise import Bent, Relu
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Structure:
     origin: the last of the leading steps that act on each feature alone (normalisation, say), −1 if there is none: its
     output still ranges over a box, where back-substitution may stop. widest: for each step, the most features that there are
     from the input up to it, itself included. nonlinear: indices of the steps that are bounded by planes; layers: of those
-    among them that are elementwise. plans: what propagations prepare once for a network, under keys of their own.
+    among them that are elementwise; bent: of ReLUs, and functions made of bends like ReLU's, among these. plans: what
+    propagations prepare once for a network, under keys of their own.
     """
 
     def __init__(self, steps: Sequence[Step], input_shape: Shape) -> None:
@@ -48,6 +50,7 @@ class Structure:
         self.widest = tuple(itertools.accumulate(sizes, max))[1:]
         self.nonlinear = tuple(i for i, step in enumerate(steps) if isinstance(step.operator, Nonlinear))
         self.layers = tuple(i for i in self.nonlinear if isinstance(steps[i].operator, Elementwise))
+        self.bent = tuple(i for i in self.layers if isinstance(steps[i].operator, (Bent, Relu)))
         self.plans: dict[Any, Any] = {}
 
 

@@ -30,7 +30,8 @@ class Bounds:
     """What a propagation found.
 
     lower: lower bounds of specification @ outputs, [batch, rows], differentiable in the weights.
-    layers: pre-activation bounds of every ReLU (and every function made of ReLU's bends) in the network's order, detached.
+    layers: pre-activation bounds of every ReLU (and every function made of ReLU's bends) in the network's order; detached
+    unless the problem asks otherwise.
     """
 
     lower: Tensor
@@ -42,6 +43,7 @@ class Problem:
     """What is to be bounded: a network over a batch of boxes.
 
     lower, upper: [batch, *input_shape]. memory: bytes that one chunk of back-substituted coefficients may take.
+    attached: the layers' bounds keep their way back to the weights, for losses that go on from them.
     """
 
     network: Network
@@ -49,6 +51,7 @@ class Problem:
     upper: Tensor
     relaxations: Relaxations
     memory: int
+    attached: bool = False
 
     @cached_property
     def intervals(self) -> IntervalPass:
@@ -57,9 +60,8 @@ class Problem:
 
     def layers(self, bounds: Mapping[int, Ends]) -> Layers:
         """From (lower, upper) of nonlinear steps' inputs, by the step's index, those of the layers."""
-        steps = self.network.steps
-        bent = [i for i in self.network.structure.layers if isinstance(steps[i].operator, (Relu, Bent))]
-        return tuple((bounds[i][0].detach(), bounds[i][1].detach()) for i in bent if i in bounds)
+        found = [bounds[i] for i in self.network.structure.bent if i in bounds]
+        return tuple(found if self.attached else [(low.detach(), high.detach()) for low, high in found])
 
 
 class Propagation(ABC):

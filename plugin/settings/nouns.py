@@ -18,19 +18,23 @@ class Named(NamedTuple, Generic[T]):
     value: T
 
 
-def catalogue(kind: str, found: Iterable[tuple[str, T]]) -> Mapping[str, Named[T]]:
-    """The values by their names. Raises UserError where two share one (capitals do not tell names apart)."""
+def catalogue(kind: str, found: Iterable[tuple[str, T]], *, capitals: bool = False) -> Mapping[str, Named[T]]:
+    """The values by their names. Raises UserError where two share one.
+
+    capitals: whether they tell names apart.
+    """
     known: dict[str, Named[T]] = {}
     taken: dict[str, str] = {}
     for source, value in found:
         name = str(getattr(value, "name", ""))
-        earlier = taken.get(name.lower())
+        letters = name if capitals else name.lower()
+        earlier = taken.get(letters)
         if earlier is not None:
             raise UserError(
                 f"{source} defines the {kind} {name!r}, but {known[earlier].source} already has {earlier!r}; "
                 "give it another name"
             )
-        taken[name.lower()] = name
+        taken[letters] = name
         known[name] = Named(source, value)
     return known
 

@@ -23,23 +23,37 @@ class Traits(NamedTuple):
     """What pydantic does not know of a setting.
 
     default: in words, where it is not the field's own (a recipe's, a data set's). resumable: a resumed run may change it.
+    quiet: left out of a spelling where it is at its default.
     """
 
     default: str | None = None
     resumable: bool = False
+    quiet: bool = False
 
 
-def setting(help_text: str, default: Any = ..., *, said: str | None = None, resumable: bool = False, **limits: Any) -> Any:
+def setting(
+    help_text: str,
+    default: Any = ...,
+    *,
+    said: str | None = None,
+    resumable: bool = False,
+    quiet: bool = False,
+    **limits: Any,
+) -> Any:
     """A field of a `Table`. `limits` are pydantic's: gt, ge, lt, le, pattern.
 
     `said`: the default in words, where something else than the field decides it. Without a default and without words the
     setting must be given.
     """
-    return Field(default, description=help_text, json_schema_extra={"traits": Traits(said, resumable)}, **limits)  # type: ignore[dict-item]
+    extra: Any = {"traits": Traits(said, resumable, quiet)}
+    return Field(default, description=help_text, json_schema_extra=extra, **limits)
 
 
 class Table(BaseModel):
-    """A frozen, typed set of settings; unknown names and wrong values are a `UserError` of one line."""
+    """A frozen, typed set of settings; unknown names and wrong values are a `UserError` of one line.
+
+    A setting that people call by a word of Python's (from, lambda) is a field with `_` behind it (from_).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False)
 
@@ -50,15 +64,16 @@ class Table(BaseModel):
         Raises:
             UserError: an unknown name, a missing one, or a value out of its type or range.
         """
-        refuse_unknown(what, values, cls.model_fields)
+        fields = {_said(name): name for name in cls.model_fields}
+        refuse_unknown(what, values, fields)
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate({fields[name]: value for name, value in values.items()})
         except ValidationError as problem:
             raise UserError(_line(problem, cls.model_fields)) from problem
 
     def to_json(self) -> dict[str, Any]:
         """JSON types that `read` reads back to an equal value."""
-        return dict(json.loads(self.model_dump_json()))
+        return {_said(name): value for name, value in json.loads(self.model_dump_json()).items()}
 
 
 def traits(field: FieldInfo) -> Traits:
@@ -95,6 +110,10 @@ def limits(field: FieldInfo) -> str:
     return "" if high is None else f"{'below' if 'lt' in found else 'at most'} {_short(high)}"
 
 
+def _said(field: str) -> str:
+    return field.removesuffix("_")
+
+
 def _short(number: float) -> str:
     return "2^63" if number == 2**63 else f"{number:g}"
 
@@ -103,7 +122,7 @@ def _line(problem: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
     """The first error of a validation as one line: where, what was expected, what came."""
     error = problem.errors(include_url=False)[0]
     name = str(error["loc"][0]) if error["loc"] else ""
-    where, kind = name.replace("_", "-"), error["type"]
+    where, kind = _said(name).replace("_", "-"), error["type"]
     if kind == "value_error":
         reason = str(error["ctx"]["error"])
         return f"{where}: {reason}" if where else reason

@@ -15,7 +15,7 @@ from newrelax.plugins import Extension
 from newrelax.propagations.base import Layers
 from plugin.certification.classification import cross_entropy, predictions
 from plugin.certification.region import Region
-from plugin.settings.table import Table
+from plugin.settings.table import Table, traits
 from plugin.training.schedule import Values
 
 
@@ -112,8 +112,20 @@ class Loss(Table, Extension):
     @property
     def label(self) -> str:
         """Its spelling, with the parameters: `adversarial:steps=10`."""
-        params = ",".join(f"{key}={value}" for key, value in self.to_json().items())
+        return self.spelling()
+
+    def spelling(self, *, quiet: bool = False) -> str:
+        """NAME:key=value,… of its own parameters, then of those that it shares. quiet: those left at quiet defaults, too."""
+        values, fields = self.to_json(), type(self).model_fields
+        own = [name for each in type(self).__mro__ for name in vars(each).get("__annotations__", {}) if name in fields]
+        ordered = sorted(dict.fromkeys(own), key=lambda name: traits(fields[name]).quiet)
+        shown = [name for name in ordered if quiet or not self._is_quiet(name)]
+        params = ",".join(f"{key}={values[key]}" for name in shown if values[key := name.removesuffix("_")] is not None)
         return f"{self.name}:{params}" if params else self.name
+
+    def _is_quiet(self, name: str) -> bool:
+        field = type(self).model_fields[name]
+        return traits(field).quiet and getattr(self, name) == field.default
 
     @classmethod
     def summary(cls) -> str:
@@ -141,7 +153,13 @@ def crossing_shares(layers: Layers) -> Tensor | None:
 
 
 class Worst(NamedTuple):
-    """The worst case's term, and the bounds of the ReLU layers where there are any."""
+    """The worst case: its loss, summed over the inputs; the terms that it is made of; bounds of the ReLU layers, if any."""
 
-    term: Term
+    loss: Tensor
+    parts: Mapping[str, Term]
     layers: Layers = ()
+
+    @classmethod
+    def of(cls, name: str, term: Term, layers: Layers = ()) -> Worst:
+        """A worst case that is one term."""
+        return cls(term.loss, {name: term}, layers)

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from newrelax.bounds import Clean, worst_logits
+from newrelax.bounds import Clean, MarginBounds, worst_logits
 from newrelax.errors import UserError
 from newrelax.methods.method import Method
+from newrelax.propagations.base import Ends
 from plugin.certification.classification import cross_entropy
 from plugin.training.losses.base import Batch, Learner, Loss, Term, Terms, Worst
 from plugin.training.losses.mixed import mixed
@@ -28,13 +29,31 @@ class Certified(Loss):
 
     def __call__(self, learner: Learner, batch: Batch, values: Values) -> Terms:
         def worst(clean: Clean | None) -> Worst:
-            statistics = None if clean is None else clean.statistics
-            lower, upper = learner.box(batch.x, values.eps)
-            bounds = learner.net.bounds(lower, upper, batch.y, beta=values.beta, statistics=statistics)
-            right = (bounds.margins.detach() > 0).all(dim=1).sum()
-            return Worst(Term(certified_loss(bounds.margins, batch.y, reduction="sum"), right), bounds.layers)
+            return certified_worst(learner, batch, values, clean)
 
-        return mixed(learner, batch, values, worst_name(learner.method), worst)
+        return mixed(learner, batch, values, worst)
+
+
+def certified_worst(learner: Learner, batch: Batch, values: Values, clean: Clean | None) -> Worst:
+    """The cross-entropy of the worst logits in the region."""
+    bounds = bounded(learner, learner.box(batch.x, values.eps), batch.y, values, clean)
+    return Worst.of(worst_name(learner.method), certified_term(bounds.margins, batch.y), bounds.layers)
+
+
+def bounded(
+    learner: Learner, box: Ends, y: Tensor, values: Values, clean: Clean | None, *, attached: bool = False
+) -> MarginBounds:
+    """The method's bounds over boxes (lower, upper), each [batch, …], with the clean pass's statistics.
+
+    attached: the layers' bounds keep their way back to the weights.
+    """
+    statistics = None if clean is None else clean.statistics
+    return learner.net.bounds(*box, y, beta=values.beta, statistics=statistics, attached=attached)
+
+
+def certified_term(margins: Tensor, y: Tensor) -> Term:
+    """The cross-entropy of the worst logits, and how many inputs keep all margins; margins: [batch, classes − 1]."""
+    return Term(certified_loss(margins, y, reduction="sum"), (margins.detach() > 0).all(dim=1).sum())
 
 
 def certified_loss(margins: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:

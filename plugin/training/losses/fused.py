@@ -39,6 +39,6 @@ class Fused(Loss):
             lower, upper = learner.box(batch.x, values.eps)
             bounds = learner.net.cross_entropy(lower, upper, batch.y, beta=values.beta, statistics=statistics)
             right = (bounds.loss.detach() < math.log(2)) | (bounds.margins > 0).all(dim=1)
-            return Worst(Term(bounds.loss.sum(), right.sum()), bounds.layers)
+            return Worst.of(worst_name(learner.method), Term(bounds.loss.sum(), right.sum()), bounds.layers)
 
-        return mixed(learner, batch, values, worst_name(learner.method), worst)
+        return mixed(learner, batch, values, worst)

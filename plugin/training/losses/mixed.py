@@ -11,11 +11,11 @@ from plugin.training.losses.base import Batch, Learner, Term, Terms, Worst, cros
 from plugin.training.schedule import Values
 
 
-def mixed(learner: Learner, batch: Batch, values: Values, name: str, worst: Callable[[Clean | None], Worst]) -> Terms:
+def mixed(learner: Learner, batch: Batch, values: Values, worst: Callable[[Clean | None], Worst]) -> Terms:
     """The natural loss and the worst case's, mixed by κ; at an end of κ what counts nothing is not computed.
 
-    name: of the worst case's term. worst: computes it, from the clean pass where there was one. With batch norm the clean pass
-    is always made, because the bounds are computed with its statistics.
+    worst: computes the worst case, from the clean pass where there was one. With batch norm the clean pass is always made,
+    because the bounds are computed with its statistics.
     """
     x, y, total, observe = batch
     loss = x.new_zeros(())
@@ -31,7 +31,7 @@ def mixed(learner: Learner, batch: Batch, values: Values, name: str, worst: Call
             parts["natural"] = measured(learner.net(x), y)
     if values.kappa != 1:
         found = worst(clean)
-        parts[name] = found.term
+        parts |= found.parts
         crossing = crossing_shares(found.layers) if observe else None
-        loss = loss + (1 - values.kappa) * found.term.loss / total
+        loss = loss + (1 - values.kappa) * found.loss / total
     return Terms(loss, parts, crossing)

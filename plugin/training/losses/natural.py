@@ -22,4 +22,4 @@ class Natural(Loss):
         def none(_: object) -> Worst:
             raise AssertionError("natural training has no worst case")
 
-        return mixed(learner, batch, values._replace(kappa=1.0), "", none)
+        return mixed(learner, batch, values._replace(kappa=1.0), none)

@@ -106,9 +106,14 @@ def test_a_worst_case_is_named_after_what_bounds_it(method: str, names: tuple[st
 
 
 def test_the_built_in_losses_are_listed() -> None:
-    assert list(losses(REGISTRY)) == ["natural", "certified", "fused", "adversarial"]
+    names = ["natural", "certified", "fused", "adversarial", "MTL", "CC", "Exp", "SABR", "TAPS", "STAPS"]
+    assert list(losses(REGISTRY)) == names
     lines = list_losses(REGISTRY).splitlines()
-    assert [line.split()[0] for line in lines] == ["natural", "certified", "fused", "adversarial:steps=10"]
+    assert [line.split()[0].split(":")[0] for line in lines] == names
+    assert [line.split()[0] for line in lines if line.startswith(("adversarial", "SABR"))] == [
+        "adversarial:steps=10,radius=1.0,restarts=1",
+        "SABR:lambda=0.4,steps=10,radius=1.0,restarts=1",
+    ]
     assert all(len(line.split()) > 3 for line in lines)
 
 
@@ -118,11 +123,14 @@ def test_the_built_in_losses_are_listed() -> None:
         ("adversarial:steps=0", "steps: expected at least 1, got 0"),
         ("adversarial:steps=2.5", "steps: expected a whole number, got '2.5'"),
         ("adversarial:steps=many", "steps: expected a whole number, got 'many'"),
-        ("adversarial:stepps=3", "unknown parameter of loss adversarial 'stepps'; did you mean steps? (known: steps)"),
+        (
+            "adversarial:stepps=3",
+            "unknown parameter of loss adversarial 'stepps'; did you mean steps or step_size? (known: radius, ",
+        ),
         ("adversarial:steps", "expected NAME:key=value,key=value, got 'adversarial:steps'"),
         ("adversarial:steps=1,steps=2", "'adversarial:steps=1,steps=2' gives parameter 'steps' twice"),
         ("certified:x=1", "unknown parameter of loss certified 'x' (known: none)"),
-        ("certifed", "unknown loss 'certifed'; did you mean certified? (known: natural, certified, fused, adversarial)"),
+        ("certifed", "unknown loss 'certifed'; did you mean certified? (known: natural, certified, fused, adversarial, "),
         ("", "unknown loss ''"),
     ],
 )
@@ -270,10 +278,10 @@ def test_labels_are_spellings_that_are_read_back() -> None:
 
 def test_two_losses_of_one_name_are_refused() -> None:
     class Other(Three):
-        name: ClassVar[str] = "Certified"
+        name: ClassVar[str] = "certified"
 
     registry = Registry([("here", REGISTRY["IBP"])], (), [("mine.py", Other)])
-    with pytest.raises(UserError, match="mine.py defines the loss 'Certified', but .* already has 'certified'"):
+    with pytest.raises(UserError, match="mine.py defines the loss 'certified', but .* already has 'certified'"):
         losses(registry)
 
 
