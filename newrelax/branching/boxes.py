@@ -25,11 +25,12 @@ FEW = 10
 
 
 class Part(NamedTuple):
-    """Boxes, [batch, *input_shape] each, and bounds of the worth there, [batch]."""
+    """Boxes, [batch, *input_shape] each, bounds of the worth there, and the row that decided them, [batch]."""
 
     lower: Tensor
     upper: Tensor
     bound: Tensor
+    row: Tensor
 
     def only(self, chosen: Tensor) -> Part:
         return Part(*(each[chosen] for each in self))
@@ -79,7 +80,9 @@ class _Search:
 
     def run(self) -> Minimum:
         lower, upper = self.problem.lower, self.problem.upper
-        parts = Part(lower, upper, torch.full((1,), -torch.inf).to(lower))
+        with torch.no_grad():
+            found, _, row = self._bounded(lower, upper)
+        parts = Part(lower, upper, found, row)
         while True:
             parts = self._without_closed(parts)
             if not len(parts.bound) or self.value <= self.below or time.monotonic() > self.deadline:
@@ -99,9 +102,9 @@ class _Search:
 
     def _halves(self, parts: Part) -> Part:
         """Both halves of each box, bounded, or solved where that is cheap."""
-        lower, upper = _halved(parts.lower, parts.upper, self._gains(parts))
+        lower, upper = _halved(parts, self._across(parts))
         with torch.no_grad():
-            bound, crossing = self._bounded(lower, upper)
+            bound, crossing, row = self._bounded(lower, upper)
         bound = torch.maximum(bound, parts.bound.repeat(2))  # a half's bound is no worse than the whole's
         self._try(lower, upper)
         for i in ((bound < self.enough) & (crossing <= self.settings.solved)).nonzero().flatten().tolist():
@@ -109,31 +112,36 @@ class _Search:
             if exact is not None:
                 self.closed = min(self.closed, max(float(bound[i]), exact))
                 bound[i] = math.inf
-        return Part(lower, upper, bound)
+        return Part(lower, upper, bound, row)
 
-    def _rows(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of matrix·z − limit [boxes, rows], and how many neurons cross, [boxes]."""
+    def _bounded(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Bounds of the worth, how many neurons cross, the row that decides, [boxes] each."""
+        unsafe = self.unsafe
         each = replace(self.problem, lower=lower, upper=upper)
-        found = self.settings.propagation.bounds(each, self.unsafe.matrix.expand(len(lower), -1, -1))
+        found = self.settings.propagation.bounds(each, unsafe.matrix.expand(len(lower), -1, -1))
+        rows = found.lower - unsafe.limit
+        rows = torch.where(rows.isnan(), -torch.inf, rows)
         crossing = torch.zeros(len(lower), dtype=torch.long, device=lower.device)
         for low, high in found.layers:
             crossing += ((low < 0) & (high > 0)).flatten(1).sum(1)
-        return found.lower - self.unsafe.limit, crossing
+        bound, worst = unsafe.of_each(rows).min(1)
+        row = torch.where(unsafe.conjunction == worst.unsqueeze(1), rows, -torch.inf).argmax(1)
+        return bound, crossing, row
 
-    def _bounded(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        rows, crossing = self._rows(lower, upper)
-        found = self.unsafe.of_each(rows).amin(1)
-        return torch.where(found.isnan(), -torch.inf, found), crossing
+    def _across(self, parts: Part) -> Tensor:
+        """The input of each box whose width moves the deciding row's bound most, hidden bounds included; of those with a width.
 
-    def _gains(self, parts: Part) -> Tensor:
-        """How much the bound moves with each end of each input, times the input's width; [batch, *input_shape]."""
+        Coefficients of the last bound alone would not do: an input that makes hidden layers loose need not have one.
+        """
         lower, upper = parts.lower.clone().requires_grad_(), parts.upper.clone().requires_grad_()
         with torch.enable_grad():
-            worst = self.unsafe.of_each(self._rows(lower, upper)[0]).amin(1)
-            low, high = torch.autograd.grad(worst.sum(), [lower, upper])
-        width = parts.upper - parts.lower
-        gains = (low.abs() + high.abs()) * width
-        return torch.where(gains.isfinite(), gains, width).detach()
+            each = replace(self.problem, lower=lower, upper=upper)
+            bound = self.settings.propagation.bounds(each, self.unsafe.matrix[parts.row].unsqueeze(1)).lower
+            low, high = torch.autograd.grad(bound.sum(), [lower, upper])
+        width = (parts.upper - parts.lower).flatten(1)
+        gains = (low.abs() + high.abs()).flatten(1) * width
+        gains = torch.where(gains.isfinite(), gains, width)
+        return torch.where(width > 0, gains, -1.0).argmax(1)
 
     def _try(self, lower: Tensor, upper: Tensor) -> None:
         """The least worth at the boxes' centres, and at the corners that the gradient points to from there."""
@@ -167,9 +175,9 @@ class _Search:
         return found.bound - self.settings.clearance
 
 
-def _halved(lower: Tensor, upper: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
-    """Each box as two, first all lower halves, cut across the input with the largest gain among those with a width."""
-    flat = torch.where(upper > lower, gains, -1.0).flatten(1)
-    chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, flat.argmax(1, keepdim=True), True).view_as(lower)
+def _halved(parts: Part, across: Tensor) -> tuple[Tensor, Tensor]:
+    """Both halves of each box, cut across the input of that number, first all lower ones."""
+    lower, upper = parts.lower, parts.upper
+    chosen = torch.zeros_like(lower, dtype=torch.bool).flatten(1).scatter_(1, across.unsqueeze(1), True).view_as(lower)
     middle = (lower + upper) / 2
     return torch.cat([lower, torch.where(chosen, middle, lower)]), torch.cat([torch.where(chosen, middle, upper), upper])

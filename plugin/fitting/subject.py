@@ -16,6 +16,7 @@ from plugin.certification.region import Region
 from plugin.data import Dataset, load
 from plugin.fitting.datasets import data_traits, named, read_range
 from plugin.fitting.run import load_registry
+from plugin.formats.onnx_reader import is_network_file
 from plugin.models.architectures import ARCHITECTURES
 from plugin.models.build import build
 from plugin.models.weights import load_weights
@@ -68,7 +69,7 @@ class Subject:
 
 _OPTIONS = (
     click.option("--run", type=FOLDER, help="Run folder of plugin.train: its network, data set, eps and method."),
-    click.option("--model", help=f"{', '.join(ARCHITECTURES)} or package.module:factory."),
+    click.option("--model", help=f"{', '.join(ARCHITECTURES)}, package.module:factory or NET.onnx."),
     click.option("--weights", type=click.Path(path_type=Path), help="Weights for --model: a state dict or safetensors."),
     click.option("--dataset", help="A name, package.module:factory, a folder or an .npz file; default digits."),
     click.option("--data-dir", type=FOLDER, help="Folder of the data sets; default data."),
@@ -107,8 +108,8 @@ def find_subject(asked: Asked, *, seed: int = 0, untrained: bool = False) -> Sub
         if any(value is not None for value in (asked.model, asked.weights, asked.dataset)):
             raise UserError("--run brings its own network, weights and data set: leave out --model, --weights and --dataset")
         return _of_run(asked.run, asked)
-    if asked.model is None or (asked.weights is None and not untrained):
-        suffix = " (with --weights FILE unless untrained)" if untrained else " with --weights FILE"
+    if asked.model is None or (asked.weights is None and not untrained and not is_network_file(asked.model)):
+        suffix = " (with --weights FILE unless untrained)" if untrained else " with --weights FILE, or --model NET.onnx"
         raise UserError(f"expected --run DIR, or --model NAME{suffix}")
     registry = Registry.load(asked.plugins)
     traits = data_traits(asked.dataset or "digits", registry)
@@ -154,6 +155,8 @@ def _subject(
     model = build(name, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=seed)
     if weights is not None:
         load_weights(model, weights)
+    elif is_network_file(name):
+        weights = Path(name)  # it brings its own
     finished = weights is None or weights.name != checkpoint.FILE_NAME
     files = (*(() if config is None else (plugin.path for plugin in config.plugins)), *map(str, asked.plugins))
     return Subject(name, model.to(device).eval(), weights, dataset, region, registry, eps, config, finished, files)

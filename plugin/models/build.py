@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from newrelax.errors import UserError, with_type
 from newrelax.names import nearest
 from newrelax.network.modes import evaluating
+from plugin.formats.onnx_reader import is_network_file, read_network
 from plugin.models.architectures import ARCHITECTURES, Network, Normalize, Shape, describe
 from plugin.process.streams import seeded
 from plugin.settings.factories import Factory
@@ -33,7 +34,8 @@ def build(
         name: one of ARCHITECTURES, or `package.module:factory` for the user's own, with parameters as in
             `package.module:factory:width=5,depth=2`; the factory is called with those of input_shape, classes, mean
             and std that it takes as keyword arguments, and normalises by itself if it wants to. With two classes it
-            may give one logit, which decides by its sign.
+            may give one logit, which decides by its sign. Or an ONNX file, .onnx or .onnx.gz, which brings its own
+            weights and normalisation, and may name the data's shape otherwise ([784, 1] for 28×28 images).
         mean, std: of the training inputs, one number for each channel or feature.
         seed: the weights are drawn from this seed, and the global random stream is left as it was; None draws from
             the global stream. Layers keep torch's default initialisation.
@@ -42,6 +44,8 @@ def build(
         UserError: an unknown name, a built-in architecture that cannot take such inputs, or a factory that fails or
             gives something else than such a network.
     """
+    if is_network_file(name):
+        return _from_file(name, input_shape, classes)
     stream = nullcontext if seed is None else partial(seeded, seed)
     first = name.partition(":")[0]
     if name in ARCHITECTURES:
@@ -63,6 +67,14 @@ def build(
             raise UserError(f"{factory.what}: expected the factory to give an nn.Module, got {type(model).__name__}")
         check_output(factory.what, model, input_shape, classes)
         return model
+
+
+def _from_file(name: str, input_shape: Shape, classes: int) -> nn.Module:
+    model = read_network(name)
+    if math.prod(model.input_shape) != math.prod(input_shape):
+        raise UserError(f"model {name}: takes {describe(model.input_shape)}, the data has {describe(input_shape)}")
+    check_output(f"model {name}", model, input_shape, classes)
+    return model
 
 
 def check_output(label: str, model: nn.Module, input_shape: Shape, classes: int) -> None:
