@@ -21,12 +21,14 @@ def pgd(
     restarts: int = 1,
     region: Region = Region(),  # noqa: B008 (a frozen value)
     generator: torch.Generator | None = None,
+    draw: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """For each input the point with the smallest worst margin that the attack met; shape of x, detached.
 
     Every point lies in `region.box(x, eps)`, the very box that a certificate speaks of. Each restart begins at a
     uniform random point of the box (drawn from `generator`, or from the global stream of x's device) and takes
-    `steps` signed gradient steps on the worst margin (Madry et al., 2018). x itself counts as met.
+    `steps` signed gradient steps on the worst margin (Madry et al., 2018). x itself counts as met. `draw` gives each
+    restart's place within the box instead, numbers in [0, 1] of x's shape.
 
     x: (batch, ...), y: (batch,) classes. eps in the region's unit, step_size (default 2.5·radius/steps) in input units.
     The model is attacked in evaluation mode and left as it was: mode, buffers, gradients.
@@ -43,6 +45,7 @@ def pgd(
             step=step,
             restarts=restarts,
             generator=generator,
+            draw=draw,
         )
 
 
@@ -56,6 +59,7 @@ def lowest(
     step: float | Tensor,
     restarts: int = 1,
     generator: torch.Generator | None = None,
+    draw: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """For each example the point of the box [lower, upper] with the smallest value that signed steps met; detached.
 
@@ -66,7 +70,7 @@ def lowest(
         best = met.detach().clone()
         best_value = value(best).detach()
         for _ in range(restarts):
-            start = torch.rand(met.shape, generator=generator, device=_device(generator, met), dtype=met.dtype).to(met.device)
+            start = _uniform(met, generator) if draw is None else draw()
             point = torch.clamp(lower + start * (upper - lower), lower, upper)
             for taken in range(steps + 1):
                 point.requires_grad_()
@@ -80,5 +84,6 @@ def lowest(
     return best
 
 
-def _device(generator: torch.Generator | None, x: Tensor) -> torch.device:
-    return x.device if generator is None else generator.device
+def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = like.device if generator is None else generator.device
+    return torch.rand(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)

@@ -18,6 +18,29 @@ SHRINK = 0.1
 
 
 @dataclass(frozen=True)
+class Starts:
+    """Random places in the boxes of examples x [batch, …], each example's from a stream of its own: what is found for one does
+    not depend on which others are asked about with it."""
+
+    x: Tensor
+    draws: tuple[torch.Generator, ...]
+
+    def __call__(self, each: int = 1) -> Tensor:
+        """Numbers in [0, 1], so many for each example in turn, [batch·each, …]."""
+        shape = (each, *self.x.shape[1:])
+        return torch.cat([torch.rand(shape, generator=draw, dtype=self.x.dtype) for draw in self.draws]).to(self.x.device)
+
+
+def _seed(seed: int, number: int) -> int:
+    """A stream for each example: seeds that lie side by side for one question do not meet those of another."""
+    return (seed * 0x9E3779B97F4A7C15 + number) % 2**63
+
+
+def _themselves(question: Question, x: Tensor, y: Tensor, starts: Starts) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
 class Attack(Certifier):
     """PGD on the worst margin, then with restarts towards each other class, its steps shrinking."""
 
@@ -31,23 +54,20 @@ class Attack(Certifier):
         return f"{self.name}:steps={self.steps},restarts={self.restarts}"
 
     def decide(self, question: Question, examples: Sequence[Example], deadline: float) -> None:
-        generator = torch.Generator().manual_seed(question.seed)
-        for rung, points in (
-            ("natural", lambda x, y: x),
-            ("attack", lambda x, y: self._untargeted(question, x, y, generator)),
-            ("attack", lambda x, y: self._targeted(question, x, y, generator)),
-        ):
-            left = [example for example in examples if example.open]
+        draws = [torch.Generator().manual_seed(_seed(question.seed, example.number)) for example in examples]
+        for rung, points in (("natural", _themselves), ("attack", self._untargeted), ("attack", self._targeted)):
+            left = [(example, draw) for example, draw in zip(examples, draws, strict=True) if example.open]
             if not left:
                 return
-            x, y = torch.cat([example.x for example in left]), torch.cat([example.y for example in left])
-            for example, point in zip(left, points(x, y).split(1), strict=True):
+            x, y = torch.cat([example.x for example, _ in left]), torch.cat([example.y for example, _ in left])
+            found = points(question, x, y, Starts(x, tuple(draw for _, draw in left)))
+            for (example, _), point in zip(left, found.split(1), strict=True):
                 example.refute(question, point, rung)
 
-    def _untargeted(self, question: Question, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        return pgd(question.model, x, y, question.eps, steps=self.steps, region=question.region, generator=generator)
+    def _untargeted(self, question: Question, x: Tensor, y: Tensor, starts: Starts) -> Tensor:
+        return pgd(question.model, x, y, question.eps, steps=self.steps, region=question.region, draw=starts)
 
-    def _targeted(self, question: Question, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def _targeted(self, question: Question, x: Tensor, y: Tensor, starts: Starts) -> Tensor:
         """For each input the point with the smallest margin to any class, among all targets and restarts."""
         with evaluating(question.model), torch.no_grad():
             outputs = question.model(x[:1]).shape[1]
@@ -60,7 +80,7 @@ class Attack(Certifier):
                 steps=self.steps,
                 restarts=self.restarts,
                 region=question.region,
-                generator=generator,
+                draw=starts,
             )
         others = outputs - 1
         each_x, each_y = x.repeat_interleave(others, 0), y.repeat_interleave(others, 0)
@@ -68,7 +88,7 @@ class Attack(Certifier):
         targets = columns + (columns >= each_y).long()
         best, least = each_x, torch.full((len(each_x),), torch.inf, device=x.device)
         for _ in range(self.restarts):
-            points = self._towards(question, each_x, each_y, targets, generator)
+            points = self._towards(question, each_x, each_y, targets, starts(others))
             margins = question.margins(points, each_y)
             closer = margins < least
             least = torch.where(closer, margins, least)
@@ -76,10 +96,9 @@ class Attack(Certifier):
         chosen = least.view(len(x), others).argmin(1) + others * torch.arange(len(x), device=x.device)
         return best[chosen]
 
-    def _towards(self, question: Question, x: Tensor, y: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Signed gradient steps on z_y − z_target from a random point of the box, each shorter than the one before."""
+    def _towards(self, question: Question, x: Tensor, y: Tensor, targets: Tensor, start: Tensor) -> Tensor:
+        """Signed gradient steps on z_y − z_target from a place in the box, each shorter than the one before."""
         lower, upper = question.box(x)
-        start = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
         point = lower + start * (upper - lower)
         length = (upper - lower) / 4
         with evaluating(question.model), torch.enable_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -20,7 +21,7 @@ from plugin.certification.certifiers.base import Example, Question, Verdict
 from plugin.certification.certifiers.ladder import DEFAULT, Ladder
 from plugin.certification.complete import Work, decide_all
 from plugin.certification.region import Region
-from plugin.certification.verdicts import VERDICTS, Store, Summary
+from plugin.certification.verdicts import VERDICTS, Line, Store, Summary
 from plugin.evaluate import main
 from plugin.train import main as train
 from tests.conftest import REPOSITORY
@@ -188,30 +189,55 @@ def test_the_command_decides_and_writes(run: Path, tmp_path: Path, capsys: pytes
     assert sorted(line["image"] for line in lines) == list(range(20))
 
 
-def test_killed_at_any_moment_it_ends_the_same(run: Path, tmp_path: Path) -> None:
-    assert main(command(run, tmp_path / "whole")) == 0
+def verdicts(folder: Path) -> list[tuple[int, str, str]]:
+    """Image, verdict and rung of each line, in order; each image once."""
+    lines = [json.loads(line) for line in (folder / VERDICTS).read_text().splitlines()]
+    assert len({line["image"] for line in lines}) == len(lines)
+    return sorted((line["image"], line["verdict"], line["rung"]) for line in lines)
+
+
+def kill_when(command: list[str], path: Path, seen: int) -> None:
+    """Starts a command and kills it as soon as so many lines stand in a file, unless it ends before."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    path = tmp_path / "killed" / VERDICTS
-    kept: list[str] = []
-    for seen in (1, 8):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "plugin.evaluate", *command(run, tmp_path / "killed")],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
-        while process.poll() is None and (not path.exists() or len(path.read_text().splitlines()) < seen):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        lines = path.read_text().splitlines()
+    words = [sys.executable, "-m", "plugin.evaluate", *command]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and (not path.exists() or len(path.read_text().splitlines()) < seen):
+        time.sleep(0.001)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+TEN = [int(moment) for moment in torch.randint(1, 19, (10,), generator=torch.Generator().manual_seed(0)).sort().values]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("moments", [[1, 8], pytest.param(TEN, marks=pytest.mark.slow, id="ten random moments")])
+def test_killed_at_any_moment_it_ends_the_same(run: Path, tmp_path: Path, moments: list[int], jobs: str) -> None:
+    if jobs == "2" and len(moments) < 10:
+        pytest.skip("two processes are killed in the slow test")
+    assert main(command(run, tmp_path / "whole")) == 0
+    killed = [*command(run, tmp_path / "killed"), "--jobs", jobs]
+    path, kept = tmp_path / "killed" / VERDICTS, []
+    for seen in moments:
+        kill_when(killed, path, seen)
+        lines = path.read_text().splitlines() if path.exists() else []
         assert lines[: len(kept)] == kept  # nothing is lost, nothing computed again
-        kept = lines[:-1]
-    assert main(command(run, tmp_path / "killed")) == 0
-    ends = []
-    for name in ("whole", "killed"):
-        lines = [json.loads(line) for line in (tmp_path / name / VERDICTS).read_text().splitlines()]
-        ends.append(sorted((line["image"], line["verdict"], line["rung"]) for line in lines))
-    assert ends[0] == ends[1]
+        kept = lines[:-1]  # the last one may be cut short
+    assert main(killed) == 0
+    assert verdicts(tmp_path / "killed") == verdicts(tmp_path / "whole")
+
+
+def test_what_is_found_for_an_example_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    """The attack draws for each example by itself, so that a run that goes on decides as one that never stopped."""
+    work, x, y = work_and_data()
+    whole = decide_all(work, x, y, Store(tmp_path / "whole", work.facts()))
+    store = Store(tmp_path / "parts", work.facts())
+    for number in (7, 2, 9):
+        (line,) = map(Line.of, work.decide([Example(number, x[number : number + 1], y[number : number + 1])]))
+        store.add([line])
+    assert facts(decide_all(work, x, y, store)) == facts(whole)
+    assert verdicts(tmp_path / "parts") == verdicts(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("option", [["--ladder", "IBP"], ["--timeout", "3"], ["--jobs", "2"], ["--out", "x"]])

@@ -1,0 +1,185 @@
+"""Command line: a benchmark of the verifiers' competition, decided instance by instance, beside the verdicts that were given.
+
+python -m experiments.vnncomp ../shared/vnncomp/acasxu --timeout 120 --jobs 2 --out experiments/results/vnncomp/acasxu
+
+The folder has `onnx/`, `vnnlib/` and `instances.csv` (network, property, verdict). What is decided is kept as it comes, so that
+a run that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from newrelax.cli import debug_option, run_command
+from newrelax.document import Grid, Heading, Paragraph, markdown
+from newrelax.errors import UserError
+from plugin.certification.properties import decide
+from plugin.process.device import device_name
+from plugin.process.files import write_output
+from plugin.verify import verify
+
+DECIDED = ("unsat", "sat")
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A network's and a property's file name, and the verdict that was given, if any."""
+
+    network: str
+    asked: str
+    given: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.network} {self.asked}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found: the answer's first word and its other lines, a remark, and the seconds of one process."""
+
+    instance: Instance
+    verdict: str
+    counterexample: str
+    note: str
+    seconds: float
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether a verdict that was given says the opposite."""
+        return self.instance.given in DECIDED and self.verdict in DECIDED and self.verdict != self.instance.given
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Outcome:
+        return cls(**{**values, "instance": Instance(**values["instance"])})
+
+
+def read_instances(folder: Path) -> list[Instance]:
+    """Raises UserError where instances.csv is absent or has no such columns."""
+    path = folder / "instances.csv"
+    if not path.is_file():
+        raise UserError(f"{folder}: expected a benchmark with instances.csv, onnx/ and vnnlib/, got no {path.name}")
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"network", "property"} <= set(rows[0]):
+        raise UserError(f"{path}: expected columns network, property, verdict")
+    return [Instance(row["network"], row["property"], row.get("verdict", "")) for row in rows]
+
+
+def answered(folder: Path, instance: Instance, seconds: float, threads: int) -> Outcome:
+    """One instance, in this process."""
+    torch.set_num_threads(threads)
+    began = time.monotonic()
+    told = verify(_file(folder / "onnx", instance.network), _file(folder / "vnnlib", instance.asked), seconds, decide)
+    verdict, _, rest = told.text.partition("\n")
+    return Outcome(instance, verdict, rest, told.note, round(time.monotonic() - began, 2))
+
+
+def _file(folder: Path, name: str) -> Path:
+    plain, packed = folder / name, folder / f"{name}.gz"
+    return packed if packed.is_file() else plain
+
+
+class Kept:
+    """The outcomes in a folder, a line each."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "outcomes.jsonl"
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
+        self.outcomes = [Outcome.from_json(json.loads(line)) for line in lines if line.endswith("}")]
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
+
+
+def document(name: str, outcomes: Sequence[Outcome], seconds: float, device: str) -> str:
+    """The whole table as Markdown."""
+    counts = Counter(each.verdict for each in outcomes)
+    decided = sum(counts[word] for word in DECIDED)
+    wrong = [each for each in outcomes if each.contradicts]
+    groups: dict[str, list[Outcome]] = {}
+    for each in outcomes:
+        groups.setdefault(each.instance.network if name != "acasxu" else each.instance.asked, []).append(each)
+    words = (*DECIDED, "unknown", "timeout")
+    summary = [
+        [group, str(len(found)), *(str(sum(each.verdict == word for each in found)) for word in words)]
+        for group, found in groups.items()
+    ]
+    hours = sum(each.seconds for each in outcomes) / 3600
+    told = "contradicts none of the verdicts that were given" if not wrong else f"contradicts {len(wrong)} given verdicts"
+    return markdown(
+        [
+            Heading(f"{name}: {decided} of {len(outcomes)} decided", 1),
+            Paragraph(
+                f"At most {seconds:g} s an instance, each in a process of its own with one thread, on {device}; together "
+                f"{hours:.2f} hours. It {told}. Each `sat` was replayed by onnxruntime."
+            ),
+            Grid.of(["", "instances", *words], summary),
+            Heading("Every instance", 2),
+            Grid.of(
+                ["network", "property", "given", "found", "seconds"],
+                [
+                    [each.instance.network, each.instance.asked, each.instance.given, each.verdict, f"{each.seconds:.1f}"]
+                    for each in outcomes
+                ],
+            ),
+        ]
+    )
+
+
+@click.command(context_settings={"max_content_width": 120})
+@click.argument("folder", type=FOLDER)
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120, show_default=True, help="Seconds an instance.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Instances at once.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first instances.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the outcomes, and of README.md with their table.")
+@debug_option
+def command(folder: Path, timeout: float, jobs: int, threads: int, limit: int | None, out: Path) -> None:
+    """Decides the instances of a benchmark, and says where the verdict that was given is another."""
+    instances = read_instances(folder)[:limit]
+    kept = Kept(out)
+    done = {each.instance.key for each in kept.outcomes}
+    context = multiprocessing.get_context("spawn")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(answered, folder, each, timeout, threads) for each in instances if each.key not in done]
+        for future in as_completed(waiting):
+            outcome = future.result()
+            kept.add(outcome)
+            click.echo(f"{outcome.instance.key}: {outcome.verdict} in {outcome.seconds:.1f} s", err=True)
+    order = {each.key: i for i, each in enumerate(instances)}
+    outcomes = sorted((each for each in kept.outcomes if each.instance.key in order), key=lambda each: order[each.instance.key])
+    text = document(folder.name, outcomes, timeout, device_name(torch.device("cpu")))
+    write_output(out / "README.md", text)
+    click.echo(text.partition("## ")[0])
+    wrong = [each for each in outcomes if each.contradicts]
+    if wrong:
+        raise UserError(f"{wrong[0].instance.key}: found {wrong[0].verdict}, given {wrong[0].instance.given}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 2 where a verdict contradicts a given one."""
+    return run_command(command, argv, "python -m experiments.vnncomp")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
