@@ -22,6 +22,7 @@ from plugin.analysis import figures
 from plugin.analysis.measure import PARTS, Protocol, cost, measure
 from plugin.analysis.probe import Analysed
 from plugin.analysis.report import markdown, page
+from plugin.analysis.smoothed import for_analysis
 from plugin.certification.bounding import Bounding
 from plugin.cli import checked, invoke
 from plugin.fitting.subject import FOLDER, Asked, Subject, find_subject, subject_options
@@ -29,6 +30,7 @@ from plugin.process.files import write_atomically, write_json
 from plugin.process.tensors import weights_digest
 from plugin.runs.folder import RESULT, finished_result, read_json
 from plugin.runs.versions import versions
+from plugin.training.smoothing import read_smoothing
 
 PAPER_METHODS = "IBP,hBox,CROWN,DeepZ,CROWN-IBP-R"
 FORMAT = 2
@@ -45,6 +47,7 @@ FORMAT = 2
 @click.option("--probe", type=click.IntRange(min=1), default=4, show_default=True, help="Examples of the probe batch.")
 @click.option("--budget", type=click.IntRange(min=240), default=800, show_default=True, help="Evaluations for continuity.")
 @click.option("--single-weights", type=click.IntRange(min=1), default=5, show_default=True, help="Weights tried in each layer.")
+@click.option("--smoothing", metavar="TEXT", help="Measure the loss averaged over noise on the weights: pgpe:sigma=0.01 …")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of directions and untrained weights.")
 @click.option("--out", type=FOLDER, help="Folder of the results; default analysis in the run's folder, or analysis/NAME.")
 @debug_option
@@ -58,6 +61,7 @@ def command(
     probe: int,
     budget: int,
     single_weights: int,
+    smoothing: str | None,
     seed: int,
     out: Path | None,
 ) -> None:
@@ -70,11 +74,19 @@ def command(
     if radius is None:
         raise UserError(f"data set {subject.dataset.name} has no default eps: expected a radius, give --eps")
     subject.region.check(radius)
+    smooth = None if smoothing is None else for_analysis(read_smoothing(smoothing, subject.registry))
     protocol = Protocol(
-        eps=radius, probe=probe, budget=budget, single_weights=single_weights, images=limit, step=eps_step, seed=seed
+        eps=radius,
+        probe=probe,
+        budget=budget,
+        single_weights=single_weights,
+        images=limit,
+        step=eps_step,
+        seed=seed,
+        smoothing=smooth,
     )
     chosen = [checked(method, subject.registry, "is not sound") for method in select(subject.registry, methods)]
-    folder = out or _default_folder(asked.run, subject, seed)
+    folder = out or _default_folder(asked.run, subject, seed, protocol)
     try:
         (folder / "parts").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -163,12 +175,14 @@ class Work:
             "dataset": dataset,
             "weights": Path(self.weights).name,
             **asdict(protocol),
+            "smoothing": None if protocol.smoothing is None else protocol.smoothing.label,
             **versions(),
         }
         title = f"Relaxations on {self.subject.name}, {dataset}"
         notes = [
             f"Weights: {settings['weights']}. ε = {protocol.eps:g} for the probe ({protocol.probe} images, float64). "
             f"Tightness on {protocol.images} test images, ε in steps of {protocol.step:g}. Seed {protocol.seed}.",
+            *_smoothed_notes(protocol),
             *(f"Left out: {reason}" for reason in failed),
         ]
         text = markdown(title, notes, records)
@@ -232,11 +246,23 @@ def _up_to(bar: tqdm[Any], end: int) -> Callable[[int], None]:
     return tick
 
 
-def _default_folder(run: Path | None, subject: Subject, seed: int) -> Path:
+def _smoothed_notes(protocol: Protocol) -> list[str]:
+    if protocol.smoothing is None:
+        return []
+    copies = 2 * protocol.smoothing.pairs
+    return [
+        f"Continuity and sensitivity are those of the loss and the margins averaged over noise on the weights, "
+        f"{protocol.smoothing.label}: the mean of {copies} noisy copies, the same noise at every point. A mean of so many "
+        f"still jumps, {copies} times as often by a {copies}th; the expectation does not. Tightness is without noise."
+    ]
+
+
+def _default_folder(run: Path | None, subject: Subject, seed: int, protocol: Protocol) -> Path:
+    smoothed = "" if protocol.smoothing is None else "-" + re.sub(r"[^\w.=-]+", "_", protocol.smoothing.label)
     if run is not None:
-        return run / "analysis"
+        return run / f"analysis{smoothed}"
     weights = f"untrained (seed {seed})" if subject.weights is None else subject.weights.stem
-    return Path("analysis") / f"{subject.name}-{subject.dataset.name}-{weights}"
+    return Path("analysis") / f"{subject.name}-{subject.dataset.name}-{weights}{smoothed}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

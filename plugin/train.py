@@ -30,6 +30,10 @@ from plugin.settings.config import RESUMABLE, Config, PluginFile
 from plugin.settings.nouns import Named, listing
 from plugin.settings.options import options_of, spelt
 from plugin.training.losses import list_losses
+from plugin.training.recipes import list_recipes
+from plugin.training.regularizers import list_regularizers
+from plugin.training.smoothing import list_smoothings
+from plugin.training.starts import list_starts
 
 
 @click.command(context_settings={"max_content_width": 120})
@@ -156,7 +160,11 @@ def list_methods(registry: Registry) -> str:
 LISTS: Mapping[str, Callable[[Registry], str]] = {
     "method": list_methods,
     "loss": list_losses,
+    "smoothing": list_smoothings,
     "dataset": lambda registry: list_datasets(named(registry)),
+    "recipe": lambda registry: list_recipes(),
+    "init": list_starts,
+    "regularizer": list_regularizers,
 }
 """What `--NAME list` prints."""
 

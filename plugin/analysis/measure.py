@@ -18,10 +18,12 @@ from plugin.analysis.directions import default_directions, random_directions
 from plugin.analysis.probe import Analysed, Probe
 from plugin.analysis.records import Continuity, Sensitivity, to_json
 from plugin.analysis.sensitivity import sensitivity
+from plugin.analysis.smoothed import SmoothedProbe
 from plugin.analysis.tightness import tightness
 from plugin.analysis.weights import WeightSpace
 from plugin.certification.attacks import pgd
 from plugin.certification.classification import worst_margin
+from plugin.training.smoothing import Smoothing
 
 Tick = Callable[[int], None]
 
@@ -34,7 +36,7 @@ class Protocol:
     loss for continuity. single_weights: tried per parameter. length: of a line, in relative weight change.
     learning_rate: of the step whose predictability is measured, the first one Adam would take: lr · sign(gradient).
     images: for tightness. step: grid of ε. pgd_steps: of the attack behind the gap. random_lines, weight_lines:
-    directions for continuity besides the gradient and the last step.
+    directions for continuity besides the gradient and the last step. smoothing: measure the loss averaged over noise.
     """
 
     eps: float
@@ -49,10 +51,14 @@ class Protocol:
     random_lines: int = 3
     weight_lines: bool = True
     seed: int = 0
+    smoothing: Smoothing | None = None
 
     def make_probe(self, model: nn.Module, analysed: Analysed, x: Tensor, y: Tensor) -> Probe:
         """The loss under analysis, on the first images of x."""
-        return Probe(model, analysed, x[: self.probe], y[: self.probe], self.eps)
+        x, y = x[: self.probe], y[: self.probe]
+        if self.smoothing is None:
+            return Probe(model, analysed, x, y, self.eps)
+        return SmoothedProbe(model, analysed, x, y, self.eps, self.smoothing, self.seed)
 
 
 PARTS = ("continuity", "sensitivity", "tightness")
@@ -136,7 +142,8 @@ def probe_continuity(
         directions,
         length=protocol.length,
         budget=protocol.budget,
-        probe=probe.layers,
+        # What jumps with noise is the bounds of one of many copies: those without noise do not name its neurons.
+        probe=probe.layers if protocol.smoothing is None else None,
     )
 
 

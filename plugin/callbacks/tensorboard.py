@@ -14,7 +14,13 @@ from plugin.training.callback import Callback, EpochInfo
 from plugin.training.loop import TrainState
 
 # Where a figure of EpochInfo.means is shown; those of a loss's terms are added by kind: loss/TERM, accuracy/TERM.
-_TAGS = {"loss": "loss/total", "gradient_norm": "training/gradient_norm"}
+_TAGS = {
+    "loss": "loss/total",
+    "gradient_norm": "training/gradient_norm",
+    "signal_to_noise": "smoothing/signal_to_noise",
+    "jump_share": "smoothing/jump_share",
+    "unforetold": "smoothing/unforetold",
+}
 
 
 class TensorBoard(Callback):

@@ -49,15 +49,16 @@ class Validation(Callback):
         dataset, config = state.dataset, state.config
         assert dataset.validation_x is not None
         assert dataset.validation_y is not None
-        measured = evaluate(
-            state.model,
-            dataset.validation_x,
-            dataset.validation_y,
-            config.eps,
-            self._certifier,
-            region=state.learner.region,
-            bounding=state.bounding,
-        )
+        with state.evaluated():
+            measured = evaluate(
+                state.model,
+                dataset.validation_x,
+                dataset.validation_y,
+                config.eps,
+                self._certifier,
+                region=state.learner.region,
+                bounding=state.bounding,
+            )
         figures = {name: value for name, value in accuracies(measured).items() if value is not None}
         self._lines.append({"epoch": info.epoch, "images": len(dataset.validation_y), **figures})
         if self._board is not None:

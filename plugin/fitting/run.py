@@ -36,6 +36,7 @@ from plugin.runs.folder import RunFolder
 from plugin.settings.config import GIVEN, Config, PluginFile
 from plugin.training.callback import Callback
 from plugin.training.loop import TrainState, train
+from plugin.training.starts import draw, read_start
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ def prepare(
     check_data(config, dataset)
     if model is None:
         model = build(config.model, dataset.input_shape, dataset.classes, dataset.mean, dataset.std, seed=config.seed)
+    draw(read_start(config.init, registry), model, config.seed)
     if config.weights is not None and initial:
         load_weights(model, config.weights)
     if not method.gives_bounds:  # others trace the model at their start; these only when they certify

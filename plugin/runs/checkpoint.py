@@ -28,6 +28,7 @@ def save(path: Path, state: TrainState) -> None:
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "meter": state.meter.state_dict(),
+        "average": None if state.average is None else state.average.state_dict(),
         "order_at_epoch": state.order_at_epoch,
         "cpu_stream": torch.get_rng_state(),
         "device_streams": [torch.cuda.get_rng_state(device) for device in devices],
@@ -75,6 +76,8 @@ def restore(path: Path, state: TrainState) -> None:
         state.model.load_state_dict(content["model"])
         state.optimizer.load_state_dict(content["optimizer"])
         state.meter.load_state_dict(content["meter"])
+        if state.average is not None:
+            state.average.load_state_dict(content["average"])
         state.order_at_epoch = content["order_at_epoch"]
         for name in ("step", "epoch", "epoch_step"):
             setattr(state, name, int(content[name]))

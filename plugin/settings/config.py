@@ -47,7 +47,7 @@ class Config(Table):
     dataset: str = setting(
         'A name ("list" prints all), package.module:factory, a folder of class folders, or an .npz file.', said="digits"
     )
-    model: str = setting("FC, CONV, CONV+, CNN7 or package.module:factory.", said=DATASET)
+    model: str = setting("FC, CONV, CONV+, CNN7, package.module:factory or NET.onnx.", said=DATASET)
     eps: Radius = setting("Radius of the L∞ ball that is certified, in --eps-unit.", gt=0, said=DATASET)
     eps_unit: Literal["input", "range"] = setting(
         "ε is in input units (pixels), or a multiple of each feature's range.", "input"
@@ -55,6 +55,9 @@ class Config(Table):
     train_eps: Radius = setting("Radius trained at, where it differs from --eps.", gt=0, said=RECIPE)
     eps_start: Radius = setting("ε where the ramp starts.", ge=0, said=RECIPE)
     data_range: Range = setting("Where inputs end: data (declared or computed), none, or two numbers.", "data")
+    recipe: str = setting(
+        'What decides the settings below that are not given: a name ("list" prints all) or FILE.toml.', "paradox"
+    )
     epochs: int = setting("Length of training; the recipe's schedule is scaled to it.", ge=1, said=RECIPE)
     scale: float | None = setting("Shortens the recipe's length by this factor in (0, 1].", None, gt=0, le=1)
     batch_size: int = setting("Inputs a step.", ge=1, said=RECIPE)
@@ -62,6 +65,13 @@ class Config(Table):
     warmup: float = setting("Epochs of natural training at the start.", ge=0, said=RECIPE)
     ramp: float = setting("Epochs in which ε, κ and β move from their start to their end.", ge=0, said=RECIPE)
     loss: str = setting('Like certified or adversarial:steps=10; "list" prints all.', said="the method's")
+    init: str = setting('First weights: torch (the network\'s own) or shi; "list" prints all.', "torch", said=RECIPE)
+    regularizer: str | None = setting(
+        'Beside the loss, like shi:weight=0.5,tolerance=0.5, or none; "list" prints all.', None, said=RECIPE
+    )
+    average: str | None = setting(
+        "Of the weights, kept and evaluated in their place: swa:from=0.9, ema:decay=0.999,from=0.8, or none.", None, said=RECIPE
+    )
     kappa: Pair = setting("Share of the natural loss: START,END of the ramp, or one number.", said=RECIPE)
     beta: Pair | None = setting(
         "Share of the method's logits, the rest being IBP's: START,END, or one number.", None, said="the method's"
@@ -76,6 +86,7 @@ class Config(Table):
     )
     momentum: float = setting("Of sgd.", ge=0, said="0.9 for sgd")
     clip_grad: float | None = setting("Largest L2 norm of the gradient.", None, gt=0)
+    smoothing: str | None = setting('Average the loss over noise on the weights: rgs:sigma=0.01 …; "list" prints all.', None)
     augment: bool = setting("Random crop and flip.", said=RECIPE)
     seed: int = setting("Of weights, batches and random methods.", 0, ge=0, lt=2**63)
     device: str = setting("cpu, cuda or cuda:N.", said="cuda where there is one", resumable=True)
@@ -96,6 +107,11 @@ class Config(Table):
     analyze: bool = setting("Measure continuity, sensitivity and tightness along the way.", False, resumable=True)
     analyze_every: int = setting("Epochs between measurements.", 1, ge=1, resumable=True)
     analyze_budget: float = setting("Largest share of the training time for them, in %.", 10.0, gt=0, resumable=True)
+
+    @field_validator("regularizer", "average", "smoothing", mode="before")
+    @classmethod
+    def _none(cls, said: Any) -> Any:
+        return None if said == "none" else said
 
     @field_validator("kappa", "beta")
     @classmethod
@@ -136,7 +152,8 @@ class Config(Table):
         """The default run folder's name: readable, and different for what people vary most."""
         unit = "" if self.eps_unit == "input" else "range"
         data = Path(self.dataset).stem if "/" in self.dataset else self.dataset
-        label = f"{data}-{self.model}-{self.method}-eps{self.eps:.4g}{unit}-seed{self.seed}"
+        model = Path(self.model).stem if Path(self.model).is_absolute() else self.model
+        label = f"{data}-{model}-{self.method}-eps{self.eps:.4g}{unit}-seed{self.seed}"
         return re.sub(r"[^A-Za-z0-9.+=_-]+", "_", label)
 
     @classmethod

@@ -80,7 +80,7 @@ def first_offender(learner: Learner, loss: Loss, step: Step) -> str:
         _bad_activation(model, step)
         or _bad_bound(learner, step)
         or _bad_gradient(learner, loss, step)
-        or "none when the step was repeated (a random method?)"
+        or "none when the step was repeated (a random method, or noise on the weights?)"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from plugin.data import Dataset, batches
 from plugin.process.interrupt import Interrupted, StopRequest
 from plugin.process.world import World
 from plugin.settings.config import Config
+from plugin.training.averaging import Average, read_averaging
 from plugin.training.callback import Callback, EpochInfo, StepInfo
 from plugin.training.capture import CapturedSteps
 from plugin.training.finite import FiniteGuard, NonFiniteLoss, Step, first_offender
@@ -27,8 +29,13 @@ from plugin.training.losses.base import Batch, Learner, Loss, Terms, l1_norm
 from plugin.training.losses.catalogue import read_loss
 from plugin.training.losses.given import take_terms
 from plugin.training.meter import Meter, StepSums
+from plugin.training.regularizers import Regularized, read_regularizer
 from plugin.training.scalars import Scalar
 from plugin.training.schedule import Schedule, Values
+from plugin.training.smoothing.base import FIGURES, Smoothing
+from plugin.training.smoothing.catalogue import read_smoothing
+from plugin.training.smoothing.noise import stream
+from plugin.training.smoothing.step import smoothed_step
 
 # What the loss does not need (crossing neurons, natural accuracy when κ = 0) is measured every so
 # many steps of an epoch, from its first on, which keeps its cost at a few percent.
@@ -42,7 +49,8 @@ class TrainState:
     `step` and `epoch` count finished ones, `epoch_step` the finished steps of the present
     epoch; `seconds` is the training time so far. `order` draws the batches; `order_at_epoch`
     is its state when the epoch began, from which a resumed run repeats the epoch's order.
-    `captured` replays steps as CUDA graphs; None takes each as it is.
+    `captured` replays steps as CUDA graphs; None takes each as it is. `average` gathers the weights that are kept.
+    `smoothing` estimates a step's gradient from losses at noisy weights; None takes the gradient.
     """
 
     config: Config
@@ -59,7 +67,9 @@ class TrainState:
     guard: FiniteGuard
     order: torch.Generator
     order_at_epoch: Tensor
+    average: Average | None = None
     captured: CapturedSteps[Taken] | None = None
+    smoothing: Smoothing | None = None
     world: World = field(default_factory=World)
     scalars: tuple[Scalar, ...] = ()
     step: int = 0
@@ -90,6 +100,15 @@ class TrainState:
         optimizer = make_optimizer(config, model)
         loss = read_loss(config.loss, registry)
         loss.check(method)
+        if config.regularizer is not None:
+            regularizer = read_regularizer(config.regularizer, registry)
+            loss = Regularized(loss=loss, regularizer=regularizer, target=config.train_eps)
+        average = None
+        if config.average is not None:
+            averaging = read_averaging(config.average)
+            start = round(averaging.from_ * config.epochs * steps_per_epoch(config, dataset))
+            average = Average(averaging, model, start)
+        smoothing = None if config.smoothing is None else read_smoothing(config.smoothing, registry)
         return cls(
             config=config,
             method=method,
@@ -101,11 +120,13 @@ class TrainState:
             schedule=Schedule.from_config(config, steps_per_epoch(config, dataset)),
             dataset=dataset,
             device=device,
-            meter=Meter(device, loss.terms(method)),
+            meter=Meter(device, loss.terms(method), () if smoothing is None else FIGURES),
             guard=FiniteGuard(optimizer, device),
             order=order,
             order_at_epoch=order.get_state(),
+            average=average,
             captured=CapturedSteps(config.batch_size, device) if config.capture else None,
+            smoothing=smoothing,
             world=World() if world is None else world,
             scalars=tuple(value for _, value in registry.extensions if isinstance(value, Scalar)),
         )
@@ -113,6 +134,10 @@ class TrainState:
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(self.config, self.dataset)
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """Inside, the model is what would be evaluated now: with the average's weights where there is one."""
+        return nullcontext() if self.average is None else self.average.installed(self.dataset.train_x)
 
     @property
     def total_steps(self) -> int:
@@ -154,7 +179,7 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def train(state: TrainState, callbacks: Iterable[Callback] = (), stop: StopRequest | None = None) -> None:
-    """Trains `state` to its last epoch, from wherever it is.
+    """Trains `state` to its last epoch, from wherever it is, and leaves the model with the average where there is one.
 
     Raises `NonFiniteLoss` when the loss stops being finite, and `Interrupted` (after
     the callbacks had their chance to save) when `stop` was asked for.
@@ -166,6 +191,8 @@ def train(state: TrainState, callbacks: Iterable[Callback] = (), stop: StopReque
         _train_epoch(state, callbacks, stop)
     for callback in callbacks:
         callback.on_trained(state)
+    if state.average is not None:
+        state.average.install(state.dataset.train_x)
 
 
 def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest | None) -> None:
@@ -180,6 +207,8 @@ def _train_epoch(state: TrainState, callbacks: list[Callback], stop: StopRequest
         images += len(x)
         state.step += 1
         state.epoch_step += 1
+        if state.average is not None:
+            state.average.update(state.step)
         if state.guard.is_due(info.step):
             state.check_finite()
         state.seconds = seconds_before + time.perf_counter() - started
@@ -218,19 +247,23 @@ def train_step(state: TrainState, x: Tensor, y: Tensor, values: Values) -> StepI
     state.world.seed_streams(state.config.seed, step)
     state.guard.remember(Step(step, x, y, values))
     if state.captured is None:
-        terms, total, norm = take_step(state, x, y, values, step, observe)
+        taken = take_step(state, x, y, values, step, observe)
     else:
-        terms, total, norm = state.captured(partial(take_step, state), x, y, values, step, observe)
-    state.meter.add(total, norm)
-    return StepInfo(step, values, x, y, terms, total[0], norm)
+        taken = state.captured(partial(take_step, state), x, y, values, step, observe)
+    state.meter.add(taken.total, taken.norm, taken.figures)
+    return StepInfo(step, values, x, y, taken.terms, taken.total[0], taken.norm)
 
 
 class Taken(NamedTuple):
-    """What a step leaves on the device: its last piece's terms, its sums (StepSums.vector), its gradient's norm."""
+    """What a step leaves on the device: its last piece's terms, its sums (StepSums.vector), its gradient's norm.
+
+    figures: smoothing's (`Estimate.figures`), where there is any.
+    """
 
     terms: Terms
     total: Tensor
     norm: Tensor
+    figures: Tensor | None = None
 
 
 def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: int | Tensor, observe: bool) -> Taken:
@@ -248,11 +281,26 @@ def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: i
     part = world.part(len(x))
     # A process without a part goes through the same motions with an input that counts nothing.
     part, weight = (part, 1.0) if part.start < part.stop else (slice(0, 1), 0.0)
-    for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate), strict=True):
-        terms = take_terms(state.loss, state.learner, Batch(piece_x, piece_y, len(x), observe), values)
-        terms = replace(terms, loss=weight * terms.loss)
-        terms.loss.backward()
-        sums.add(terms, round(weight * len(piece_x)))
+    figures = None
+    if state.smoothing is not None:
+        terms, figures = smoothed_step(
+            state.smoothing,
+            state.model,
+            lambda piece: take_terms(state.loss, state.learner, piece, values),
+            Batch(x[part], y[part], len(x), observe),
+            weight,
+            config.accumulate,
+            sums,
+            world,
+            stream(config.seed, int(number), state.device),
+            float(values.lr) / config.lr,
+        )
+    else:
+        for piece_x, piece_y in zip(x[part].chunk(config.accumulate), y[part].chunk(config.accumulate), strict=True):
+            terms = take_terms(state.loss, state.learner, Batch(piece_x, piece_y, len(x), observe), values)
+            terms = replace(terms, loss=weight * terms.loss)
+            terms.loss.backward()
+            sums.add(terms, round(weight * len(piece_x)))
     penalty = l1_penalty(state)
     if penalty is not None and world.is_writer:
         penalty.backward()
@@ -263,7 +311,7 @@ def take_step(state: TrainState, x: Tensor, y: Tensor, values: Values, number: i
     norm = _gradient_norm(state.model, config.clip_grad)
     state.guard.watch(number, total[0], norm)
     state.optimizer.step()
-    return Taken(terms.detached(), total, norm)
+    return Taken(terms.detached(), total, norm, figures)
 
 
 def l1_penalty(state: TrainState) -> Tensor | None:

@@ -57,30 +57,38 @@ class StepSums:
 
 
 class Meter:
-    """Adds up steps; `means` reads the sums once an epoch. names: of the loss's terms, in the order shown."""
+    """Adds up steps; `means` reads the sums once an epoch. names: of the loss's terms, in the order shown.
 
-    def __init__(self, device: torch.device, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+    figures: names of what steps measure beside the loss, which may be NaN in some of them.
+    """
+
+    def __init__(self, device: torch.device, names: Sequence[str], figures: Sequence[str] = ()) -> None:
+        self.names, self.figures = tuple(names), tuple(figures)
         self._length = 2 + len(_OF_A_TERM) * len(self.names)  # of a step's vector, without crossing shares
         # Steps and gradient norm, then the vectors; the crossing shares have a place of their own.
         self._total = torch.zeros(2 + self._length, dtype=torch.float64, device=device)
         self._crossing: Tensor | None = None
+        # Sums of the figures, and of the steps that measured them.
+        self._figures = torch.zeros(2, len(self.figures), dtype=torch.float64, device=device)
 
     def fresh(self) -> Meter:
         """One of the same kind that has seen nothing."""
-        return Meter(self._total.device, self.names)
+        return Meter(self._total.device, self.names, self.figures)
 
-    def add(self, step: Tensor, gradient_norm: Tensor) -> None:
-        """A step's StepSums.vector, over all processes, and its gradient norm, a scalar."""
+    def add(self, step: Tensor, gradient_norm: Tensor, figures: Tensor | None = None) -> None:
+        """A step's StepSums.vector, over all processes, its gradient norm, a scalar, and its figures, a vector."""
         self._total[0] += 1
         self._total[1] += gradient_norm
         self._total[2:] += step[: self._length]
         if len(step) > self._length:
             shares = step[self._length :]
             self._crossing = shares.clone() if self._crossing is None else self._crossing + shares
+        if figures is not None:
+            measured = torch.isfinite(figures)
+            self._figures += torch.stack([torch.where(measured, figures, 0), measured.double()])
 
     def means(self) -> dict[str, float | list[float] | None]:
-        """Means over the epoch: `loss`, `TERM_loss` and `TERM_accuracy` for each term, `gradient_norm`, `crossing`.
+        """Means over the epoch: `loss`, `TERM_loss` and `TERM_accuracy` for each term, `gradient_norm`, `crossing`, figures.
 
         None for what was not measured; a term that cannot tell right from wrong has no accuracy. Waits for the device.
         """
@@ -93,10 +101,13 @@ class Meter:
                 found[f"{name}_accuracy"] = right / seen if seen else None
         found["gradient_norm"] = norm / steps if steps else None
         found["crossing"] = None if self._crossing is None else [share / observed for share in self._crossing.tolist()]
+        counted = zip(self.figures, *self._figures.tolist(), strict=True)
+        found |= {name: total / seen if seen else None for name, total, seen in counted}
         return found
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        return {"total": self._total.clone(), "crossing": self._crossing}
+        figures = {"figures": self._figures.clone()} if self.figures else {}
+        return {"total": self._total.clone(), "crossing": self._crossing, **figures}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         total, crossing = state["total"], state["crossing"]
@@ -104,3 +115,7 @@ class Meter:
             raise ValueError("the epoch's sums are of other terms than this loss has (made by another version?)")
         self._total = total.to(self._total.device)
         self._crossing = None if crossing is None else crossing.to(self._total.device)
+        if self.figures:
+            figures = state["figures"]
+            assert figures is not None
+            self._figures = figures.to(self._total.device)

@@ -13,7 +13,7 @@ from tests.experiments.runner.sweep import make_table
 
 @pytest.mark.parametrize(
     ("name", "runs"),
-    [("table1", 1), ("table2", 4 * 6 + 6 + 6), ("table3", 40), ("table4", 7 * 6 * 4)],
+    [("table1", 1), ("table2", 4 * 6 + 6 + 6), ("table3", 40), ("table4", 7 * 6 * 4), ("smoothing", 3 * 5 * (1 + 3 * 3 * 2))],
     ids=lambda value: str(value),
 )
 def test_builtin_tables_expand(name, runs):

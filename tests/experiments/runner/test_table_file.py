@@ -13,7 +13,7 @@ from tests.experiments.runner.sweep import make_table
 
 
 def test_builtin_tables_are_listed():
-    assert table_names() == ["table1", "table2", "table3", "table4"]
+    assert table_names() == ["smoothing", "table1", "table2", "table3", "table4"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_damaged_file(tmp_path, text):
 
 
 def test_an_unknown_table_names_the_known_ones():
-    with pytest.raises(UserError, match="no table 'table9': known are table1, table2, table3, table4"):
+    with pytest.raises(UserError, match="no table 'table9': known are smoothing, table1, table2, table3, table4"):
         load_table("table9")
 
 

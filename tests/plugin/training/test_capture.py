@@ -54,6 +54,10 @@ class Epochs(Callback):
         self.means.append(info.means)
 
 
+def _without_regularizer(means: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in means.items() if not name.startswith("regularizer")}
+
+
 def both(method: str, **given: object) -> Repeats:
     """The same run taken as it is and captured, trained to the end: bit for bit the same.
 
@@ -74,7 +78,9 @@ def both(method: str, **given: object) -> Repeats:
         epochs.append(Epochs())
         train(state, [epochs[-1]])
         states.append(state)
-    assert epochs[0].means == epochs[1].means
+    for taken, repeated in zip(epochs[0].means, epochs[1].means, strict=True):
+        # A recorded step cannot skip a regulariser that has faded: it counts more steps, with 0.
+        assert _without_regularizer(taken) == _without_regularizer(repeated)
     plain, captured = states
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(captured.model.state_dict()[name], tensor), name
@@ -90,12 +96,16 @@ def test_captured_steps_are_the_steps(method: str) -> None:
     "given",
     [
         {"loss_fusion": True},
+        {"loss": "MTL:steps=2"},
+        {"loss": "STAPS:steps=2"},
         {"accumulate": 3},
         {"clip_grad": 0.1},
         {"l1": 1e-3},
         {"beta": (0.8, 0.1)},
         {"kappa": (0.7, 0.0)},
         {"milestones": (2, 4)},
+        {"regularizer": "shi"},
+        {"average": "swa:from=0.5"},
         {"model": "norm"},
     ],
     ids=lambda given: next(iter(given)),
