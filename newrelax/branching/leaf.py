@@ -39,7 +39,7 @@ def solve(encoding: Encoding, unsafe: Unsafe, seconds: float, signs: Tensor | No
     conjunctions of what the solver finds for each."""
     found = [
         minimum(encoding, part.matrix, -part.limit, seconds=max(1.0, seconds), above=above, signs=signs)
-        for part in map(unsafe.only, range(len(unsafe)))
+        for part in (unsafe.parts([i]) for i in range(len(unsafe)))
     ]
     least = min(found, key=lambda each: each.value)
     return Minimum(min(each.bound for each in found), least.value, least.point, all(each.proven for each in found))

@@ -13,7 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from newrelax.branching.case import Bounder, Cases
+from newrelax.branching.bounder import Bounder
+from newrelax.branching.cases import Cases
 from newrelax.branching.leaf import encoded, solve
 from newrelax.branching.unsafe import Unsafe
 from newrelax.exact.encoding import Encoding
@@ -44,7 +45,9 @@ class Neurons:
         above: float = math.inf,
         below: float = -math.inf,
     ) -> Minimum:
-        """The least worth of outputs over the problem's box, [1, *input_shape]; unsafe: one conjunction.
+        """The least worth of outputs over the problem's box, [1, *input_shape].
+
+        All conjunctions go down one tree: what a neuron's sign tightens, it tightens for all.
 
         before: ends of each nonlinear step's inputs over the box. above, below, seconds: as for `Boxes`.
         """
@@ -77,7 +80,7 @@ class _Search:
         bounder = self._bounder
         with torch.no_grad():
             whole = bounder.whole
-        self._keep(bounder.bounded(whole, 2 * self._settings.steps, self._enough) if bounder.neurons else whole)
+        self._keep(bounder.settled(whole, 2 * self._settings.steps, self._enough) if bounder.neurons else whole)
         while self._open and self._value > self._below and time.monotonic() < self._deadline:
             cases = self._pop()
             if cases is None:
@@ -88,11 +91,11 @@ class _Search:
 
     def _keep(self, cases: Cases) -> None:
         """Closes the cases whose bound is good enough, and keeps the others open, in half precision of what is free."""
-        for i, bound in enumerate(cases.bound.tolist()):
+        for i, bound in enumerate(self._bounder.bound(cases).tolist()):
             if bound >= self._enough:
                 self._closed = min(self._closed, bound)
             else:
-                one = cases[torch.tensor([i], device=cases.bound.device)]
+                one = cases[torch.tensor([i], device=cases.rows.device)]
                 one = replace(one, slopes=one.slopes.float(), multipliers=one.multipliers.float())
                 heapq.heappush(self._open, (bound, next(self._number), one))
 
@@ -114,7 +117,7 @@ class _Search:
         bounder = self._bounder
         undecided = cases.crossing.any(1)
         for i in (~undecided).nonzero().flatten().tolist():
-            self._solve(cases[torch.tensor([i], device=cases.bound.device)])
+            self._solve(cases[torch.tensor([i], device=cases.rows.device)])
         if not bool(undecided.any()):
             return
         cases = cases[undecided]
@@ -122,7 +125,7 @@ class _Search:
         self._try(look.point)
         neuron = self._chosen(cases, look.loss)
         children = bounder.refreshed(cases.split(neuron), neuron.repeat(2))
-        self._keep(bounder.bounded(children, self._settings.steps, self._enough))
+        self._keep(bounder.settled(children, self._settings.steps, self._enough))
 
     def _chosen(self, cases: Cases, loss: Tensor) -> Tensor:
         """The neuron to tell each case apart by, [batch]: of those that cost its bound most the one that helps most."""
@@ -130,14 +133,18 @@ class _Search:
         candidates = loss.topk(tried, dim=1).indices
         if tried == 1:
             return candidates[:, 0]
-        gains = []
+        gains, row = [], self._bounder.row(cases).repeat(2)
         for k in range(tried):
             children = self._bounder.bounded(cases.split(candidates[:, k]), 0, self._enough)
-            low, high = children.bound.clamp(max=self._enough).chunk(2)
+            low, high = self._of_row(children, row).clamp(max=self._enough).chunk(2)
             gains.append(torch.minimum(low, high) + 0.1 * torch.maximum(low, high))
         helps = torch.stack(gains, 1)
         helps = torch.where(loss.gather(1, candidates) < 0, -math.inf, helps)
         return candidates.gather(1, helps.argmax(1, keepdim=True)).squeeze(1)
+
+    @staticmethod
+    def _of_row(cases: Cases, row: Tensor) -> Tensor:
+        return cases.rows.gather(1, row.unsqueeze(1)).squeeze(1)
 
     def _try(self, points: Tensor) -> None:
         """Takes the worth at points of the box into account."""
@@ -149,7 +156,7 @@ class _Search:
 
     def _solve(self, case: Cases) -> None:
         """A case in which every sign is given is a linear program, or a small mixed-integer one where other steps bend."""
-        found = float(case.bound)
+        found = float(self._bounder.bound(case))
         if self._encoding is not None:
             left = self._deadline - time.monotonic()
             answer = solve(self._encoding, self._bounder.unsafe, left, self._signs(self._encoding, case))

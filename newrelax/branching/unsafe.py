@@ -39,10 +39,9 @@ class Unsafe:
     def __len__(self) -> int:
         return int(self.conjunction.max()) + 1
 
-    def only(self, number: int) -> Unsafe:
-        """One of its conjunctions."""
-        rows = self.conjunction == number
-        return Unsafe(self.matrix[rows], self.limit[rows], torch.zeros_like(self.conjunction[rows]))
+    def parts(self, numbers: Sequence[int]) -> Unsafe:
+        """Some of its conjunctions."""
+        return Unsafe.any_of([(self.matrix[self.conjunction == i], self.limit[self.conjunction == i]) for i in numbers])
 
     def of_each(self, rows: Tensor) -> Tensor:
         """matrix·z − limit [batch, rows] → the largest of each conjunction, [batch, conjunctions]."""

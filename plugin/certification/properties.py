@@ -158,26 +158,19 @@ def _searched(problem: Problem, unsafe: Unsafe, boxes: Boxes, deadline: float) -
     if bool((bounds > ABOVE).all()):
         return
     before = optimised(problem, before, 20, time.monotonic() + 0.2 * left())
-    still: list[int] = []
-    for number in bounds.argsort().tolist():
-        if bounds[number] > ABOVE:
-            continue
-        found = Neurons().minimum(problem, unsafe.only(number), before, seconds=min(2.0, left() / 20), above=ABOVE, below=0)
-        yield found.point, None
-        if found.bound < ABOVE:
-            still.append(number)
+    open_ones = unsafe.parts(torch.nonzero(bounds <= ABOVE).flatten().tolist())
+    first = Neurons().minimum(problem, open_ones, before, seconds=0.2 * left(), above=ABOVE, below=0)
+    yield first.point, None
+    if first.bound >= ABOVE:
+        return
     encoding = encoded(problem, before)
-    for k, number in enumerate(still):
-        share = left() / (len(still) - k)
-        if share <= 0:
-            yield None, -math.inf
-            return
-        if encoding is not None and encoding.crossing <= PROGRAM:
-            solved = solve(encoding, unsafe.only(number), share, above=CLEARANCE)
+    if encoding is not None and encoding.crossing <= PROGRAM:
+        proven = True
+        for k in range(len(open_ones)):
+            solved = solve(encoding, open_ones.parts([k]), left() / 2 / (len(open_ones) - k), above=CLEARANCE)
             yield solved.point, None
-            if solved.bound >= CLEARANCE:
-                continue
-        searched = Neurons().minimum(
-            problem, unsafe.only(number), before, seconds=left() / (len(still) - k), above=ABOVE, below=0
-        )
-        yield searched.point, searched.bound
+            proven &= solved.bound >= CLEARANCE
+        if proven:
+            return
+    last = Neurons().minimum(problem, open_ones, before, seconds=left(), above=ABOVE, below=0)
+    yield last.point, last.bound

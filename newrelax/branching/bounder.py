@@ -1,4 +1,4 @@
-"""Cases of a network over one box, in which some of its crossing neurons have a sign, and their bounds.
+"""Bounds of cases, in which some crossing neurons have a sign.
 
 A neuron whose sign is given is the identity or zero. That its pre-activation z has this sign s is a condition of the case: with
 a multiplier β ≥ 0, f − β·s·z is below f wherever the condition holds, so a lower bound of it holds in the case (Wang et al.,
@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from newrelax.branching.cases import Cases, Layer
 from newrelax.branching.unsafe import Unsafe
 from newrelax.network.enclosures import Planes
 from newrelax.network.operators.elementwise import Relu
@@ -26,73 +27,6 @@ from newrelax.propagations.substitution import Visit
 SLOPES, MULTIPLIERS = 0, 1
 EMPTY = 1e-5
 """By how much a lower end must lie above the upper one before a case counts as empty: far more than both have rounded by."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The crossing neurons of one ReLU step: their numbers begin at `first`; at: their places in the flat step. source: the
-    step before it. lower, upper: ends of all its pre-activations over the box, [1, *shape]."""
-
-    index: int
-    source: int
-    first: int
-    at: Tensor
-    lower: Tensor
-    upper: Tensor
-
-    @property
-    def part(self) -> slice:
-        return slice(self.first, self.first + len(self.at))
-
-    def spread(self, values: Tensor) -> Tensor:
-        """Of all neurons [batch, neurons] this layer's, zero elsewhere, [batch, *shape]."""
-        flat = values.new_zeros(len(values), self.lower.numel()).index_copy(1, self.at, values[:, self.part])
-        return flat.view(len(values), *self.lower.shape[1:])
-
-    def laid(self, values: Tensor, over: Tensor) -> Tensor:
-        """The same over the step's other values [1, *shape]."""
-        flat = over.flatten(1).expand(len(values), -1).index_copy(1, self.at, values[:, self.part])
-        return flat.view(len(values), *self.lower.shape[1:])
-
-    def gathered(self, values: Tensor) -> Tensor:
-        """Of a step's values [batch, *shape] those of the crossing neurons, [batch, neurons of the layer]."""
-        return values.flatten(1)[:, self.at]
-
-
-@dataclass(frozen=True)
-class Cases:
-    """signs: −1, 0 (either) or 1 of each neuron; lower, upper: ends of their pre-activations; slopes, multipliers: where their
-    bounds' ascent starts; bound: of the worth; row: of the unsafe conditions, which is bounded; [batch, neurons] or [batch]."""
-
-    signs: Tensor
-    lower: Tensor
-    upper: Tensor
-    slopes: Tensor
-    multipliers: Tensor
-    bound: Tensor
-    row: Tensor
-
-    def __len__(self) -> int:
-        return len(self.bound)
-
-    def __getitem__(self, chosen: Tensor) -> Cases:
-        return Cases(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
-
-    @classmethod
-    def stacked(cls, parts: list[Cases]) -> Cases:
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
-
-    def split(self, neuron: Tensor) -> Cases:
-        """Each case as two, by the sign of a neuron of its own, [batch]: first all with a negative one."""
-        at = neuron.unsqueeze(1)
-        negative = replace(self, signs=self.signs.scatter(1, at, -1), upper=self.upper.scatter(1, at, 0.0))
-        positive = replace(self, signs=self.signs.scatter(1, at, 1), lower=self.lower.scatter(1, at, 0.0))
-        return Cases.stacked([negative, positive])
-
-    @property
-    def crossing(self) -> Tensor:
-        """Which neurons may still be either, [batch, neurons]."""
-        return (self.lower < 0) & (self.upper > 0)
 
 
 @dataclass(frozen=True)
@@ -142,31 +76,47 @@ class Bounder:
             ends[0, layer.part], ends[1, layer.part] = layer.gathered(layer.lower)[0], layer.gathered(layer.upper)[0]
             slopes[:, layer.part] = layer.gathered(self._planes(layer, layer.lower, layer.upper).lower_slopes[0])
         signs = torch.zeros(1, self.neurons, dtype=torch.int8, device=lower.device)
-        start = Cases(
-            signs,
-            ends[:1],
-            ends[1:],
-            slopes,
-            torch.zeros_like(slopes),
-            lower.new_full((1,), -math.inf),
-            signs.new_zeros(1).long(),
-        )
-        rows = self.unsafe.matrix.unsqueeze(0)
-        found = self._pass(start, slopes).lower_bounds(rows) - self.unsafe.limit
-        return replace(start, bound=found.amax(1), row=found.argmax(1))
+        start = Cases(signs, ends[:1], ends[1:], slopes, torch.zeros_like(slopes), lower.new_zeros(1, len(self.unsafe.limit)))
+        rows = self._pass(start, slopes).lower_bounds(self.unsafe.matrix.unsqueeze(0)) - self.unsafe.limit
+        return replace(start, rows=rows)
+
+    def bound(self, cases: Cases) -> Tensor:
+        """Lower bounds of the worth in each case, [batch]."""
+        return self.unsafe.of_each(cases.rows).amin(1)
+
+    def row(self, cases: Cases) -> Tensor:
+        """The row that decides each case's bound: the best one of its worst conjunction, [batch]."""
+        worst = self.unsafe.of_each(cases.rows).argmin(1, keepdim=True)
+        return torch.where(self.unsafe.conjunction == worst, cases.rows, -math.inf).argmax(1)
+
+    def settled(self, cases: Cases, steps: int, enough: float) -> Cases:
+        """The same with every row bounded by ascent that decides a bound which is not good enough."""
+        todo = torch.arange(len(cases), device=cases.rows.device)
+        for _ in range(len(self.unsafe.limit)):
+            if not len(todo):
+                break
+            part = cases[todo]
+            row = self.row(part)
+            part = self.bounded(part, steps, enough)
+            cases = cases.with_at(todo, part)
+            todo = todo[(self.row(part) != row) & (self.bound(part) < enough)]
+        return cases
 
     def bounded(self, cases: Cases, steps: int, enough: float) -> Cases:
-        """The same with slopes and multipliers after so many steps of ascent, and bounds no worse than before."""
+        """The same with slopes and multipliers after so many steps of ascent on the deciding row, whose bound is no worse than
+        before."""
+        row = self.row(cases)
         if not steps:
             with torch.no_grad():
-                return replace(cases, bound=torch.maximum(cases.bound, self._worth(cases, cases.slopes, cases.multipliers)))
-        ascent = Ascent(steps, {SLOPES: 1.0, MULTIPLIERS: math.inf}, rate=0.1, decay=0.97, enough=enough)
-        start = {MULTIPLIERS: cases.multipliers} | ({SLOPES: cases.slopes} if self.movable else {})
-        best, highest = ascent.best(
-            start, lambda chosen: self._worth(cases, chosen.get(SLOPES, cases.slopes), chosen[MULTIPLIERS])
-        )
-        slopes = best.get(SLOPES, cases.slopes)
-        return replace(cases, slopes=slopes, multipliers=best[MULTIPLIERS], bound=torch.maximum(cases.bound, highest))
+                highest, slopes, multipliers = self._worth(cases, row), cases.slopes, cases.multipliers
+        else:
+            ascent = Ascent(steps, {SLOPES: 1.0, MULTIPLIERS: math.inf}, rate=0.1, decay=0.97, enough=enough)
+            start = {MULTIPLIERS: cases.multipliers} | ({SLOPES: cases.slopes} if self.movable else {})
+            best, highest = ascent.best(start, lambda chosen: self._worth(cases, row, chosen.get(SLOPES), chosen[MULTIPLIERS]))
+            slopes, multipliers = best.get(SLOPES, cases.slopes), best[MULTIPLIERS]
+        at = row.unsqueeze(1)
+        rows = cases.rows.scatter(1, at, torch.maximum(cases.rows.gather(1, at), highest.unsqueeze(1)))
+        return replace(cases, slopes=slopes, multipliers=multipliers, rows=rows)
 
     def refreshed(self, cases: Cases, neuron: Tensor) -> Cases:
         """Ends of the neurons after the layer of each case's `neuron` [batch], whose sign was just given, found anew."""
@@ -177,10 +127,7 @@ class Bounder:
         part = cases[early]
         for layer in self.layers[1:]:
             part = self._ends_again(part, layer)
-        lower, upper = cases.lower.clone(), cases.upper.clone()
-        bound = cases.bound.clone()
-        lower[early], upper[early], bound[early] = part.lower, part.upper, part.bound
-        return replace(cases, lower=lower, upper=upper, bound=bound)
+        return cases.with_at(early.nonzero().flatten(), part)
 
     def _ends_again(self, cases: Cases, layer: Layer) -> Cases:
         """Ends of one layer's crossing neurons by back-substitution from there, never wider than before."""
@@ -197,8 +144,8 @@ class Bounder:
         lower[:, numbers] = torch.maximum(lower[:, numbers], low)
         upper[:, numbers] = torch.minimum(upper[:, numbers], -high)
         empty = (lower > upper + EMPTY).any(1)  # no input has these signs
-        bound = torch.where(empty, math.inf, cases.bound)
-        return replace(cases, lower=lower, upper=torch.maximum(upper, lower), bound=bound)
+        rows = torch.where(empty.unsqueeze(1), math.inf, cases.rows)
+        return replace(cases, lower=lower, upper=torch.maximum(upper, lower), rows=rows)
 
     def look(self, cases: Cases) -> Look:
         """Where the bounds of cases are attained, and what each open neuron costs them."""
@@ -215,7 +162,7 @@ class Bounder:
                 arriving[:, layer.part] = layer.gathered(a.detach()[:, 0])
 
         with torch.enable_grad():
-            bound = self._worth(cases, cases.slopes, cases.multipliers, probe, visit, (lower, upper))
+            bound = self._worth(cases, self.row(cases), probe=probe, visit=visit, box=(lower, upper))
             low, z = torch.autograd.grad(bound.sum(), [lower, probe])
         value = torch.zeros_like(z)
         for layer in self.layers:
@@ -250,13 +197,16 @@ class Bounder:
     def _worth(
         self,
         cases: Cases,
-        slopes: Tensor,
-        multipliers: Tensor,
+        row: Tensor,
+        slopes: Tensor | None = None,
+        multipliers: Tensor | None = None,
         probe: Tensor | None = None,
         visit: Visit | None = None,
         box: Ends | None = None,
     ) -> Tensor:
-        """Lower bounds of each case's row, [batch]; probe: added to the coefficients of the pre-activations."""
+        """Lower bounds of a row of each case, [batch]; probe: added to the coefficients of the pre-activations."""
+        slopes = cases.slopes if slopes is None else slopes
+        multipliers = cases.multipliers if multipliers is None else multipliers
         signed = -multipliers * cases.signs
         if probe is not None:
             signed = signed + probe
@@ -264,9 +214,8 @@ class Bounder:
         for layer in self.layers:
             part = layer.spread(signed).unsqueeze(1)
             extra[layer.source] = extra[layer.source] + part if layer.source in extra else part
-        rows = self.unsafe.matrix[cases.row].unsqueeze(1)
-        found = self._pass(cases, slopes, box).lower_bounds(rows, extra, visit).squeeze(1)
-        return found - self.unsafe.limit[cases.row]
+        matrix = self.unsafe.matrix[row].unsqueeze(1)
+        return self._pass(cases, slopes, box).lower_bounds(matrix, extra, visit).squeeze(1) - self.unsafe.limit[row]
 
 
 def _repeated(box: Ends, count: int) -> Ends:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from newrelax.branching.case import Bounder, Cases
+from newrelax.branching.bounder import Bounder
+from newrelax.branching.cases import Cases
 from newrelax.branching.root import back_substituted
 from newrelax.branching.unsafe import Unsafe
 from tests.newrelax.branching.test_minimum import problem_of
@@ -50,7 +51,7 @@ def test_no_input_of_a_case_is_worth_less(seed: int, steps: int) -> None:
     given = Cases(**{name: getattr(cases, name) for name in Cases.__dataclass_fields__})
     given.multipliers.copy_(0.1 * torch.rand(given.multipliers.shape, generator=draw).double())
     given.slopes.copy_(torch.rand(given.slopes.shape, generator=draw).double())
-    bounded = bounder.bounded(given, steps, float("inf"))
+    bounded = bounder.settled(given, steps, float("inf"))
     points = x + 0.8 * torch.rand(5000, 1, 4, 4, generator=draw).double() - 0.4
     pre = torch.cat([part[:, layer.at] for part, layer in zip(model.signs(points), bounder.layers, strict=True)], 1)
     worth = unsafe.worth(model(points))
@@ -58,7 +59,7 @@ def test_no_input_of_a_case_is_worth_less(seed: int, steps: int) -> None:
     for i in range(len(bounded)):
         inside = ((pre * bounded.signs[i]) >= 0).all(1)
         met += int(inside.sum())
-        assert (worth[inside] >= bounded.bound[i] - 1e-9).all()
+        assert (worth[inside] >= bounder.bound(bounded)[i] - 1e-9).all()
         assert (pre[inside] >= bounded.lower[i] - 1e-9).all()
         assert (pre[inside] <= bounded.upper[i] + 1e-9).all()
     assert met >= len(points)  # the cases cover the box
@@ -74,6 +75,6 @@ def test_ascent_is_never_worse_and_multipliers_help() -> None:
     whole = bounder.bounded(bounder.whole, 20, float("inf"))
     halves = whole.split(bounder.look(whole).loss.argmax(1))
     found = bounder.bounded(halves, 20, float("inf"))
-    assert (whole.bound >= bounder.whole.bound).all()
-    assert (found.bound >= whole.bound).all()
+    assert (bounder.bound(whole) >= bounder.bound(bounder.whole)).all()
+    assert (bounder.bound(found) >= bounder.bound(whole)).all()
     assert (found.multipliers > 0).any()
