@@ -32,10 +32,12 @@ EMPTY = 1e-5
 @dataclass(frozen=True)
 class Look:
     """What a bound shows besides its value: the input where the relaxed network attains it, [batch, *input_shape], and how far
-    each open neuron's relaxation is off there, weighted by what that costs the bound, [batch, neurons]."""
+    each open neuron's relaxation is off there, weighted by what that costs the bound, [batch, neurons]. size: of the
+    coefficients that arrive at each neuron."""
 
     point: Tensor
     loss: Tensor
+    size: Tensor
 
 
 class Bounder:
@@ -76,7 +78,8 @@ class Bounder:
             ends[0, layer.part], ends[1, layer.part] = layer.gathered(layer.lower)[0], layer.gathered(layer.upper)[0]
             slopes[:, layer.part] = layer.gathered(self._planes(layer, layer.lower, layer.upper).lower_slopes[0])
         signs = torch.zeros(1, self.neurons, dtype=torch.int8, device=lower.device)
-        start = Cases(signs, ends[:1], ends[1:], slopes, torch.zeros_like(slopes), lower.new_zeros(1, len(self.unsafe.limit)))
+        zeros = torch.zeros_like(slopes)
+        start = Cases(signs, ends[:1], ends[1:], slopes, zeros, zeros + 1, lower.new_zeros(1, len(self.unsafe.limit)))
         rows = self._pass(start, slopes).lower_bounds(self.unsafe.matrix.unsqueeze(0)) - self.unsafe.limit
         return replace(start, rows=rows)
 
@@ -111,9 +114,11 @@ class Bounder:
                 highest, slopes, multipliers = self._worth(cases, row), cases.slopes, cases.multipliers
         else:
             ascent = Ascent(steps, {SLOPES: 1.0, MULTIPLIERS: math.inf}, rate=0.1, decay=0.97, enough=enough)
-            start = {MULTIPLIERS: cases.multipliers} | ({SLOPES: cases.slopes} if self.movable else {})
-            best, highest = ascent.best(start, lambda chosen: self._worth(cases, row, chosen.get(SLOPES), chosen[MULTIPLIERS]))
-            slopes, multipliers = best.get(SLOPES, cases.slopes), best[MULTIPLIERS]
+            start = {MULTIPLIERS: cases.multipliers / cases.scale} | ({SLOPES: cases.slopes} if self.movable else {})
+            best, highest = ascent.best(
+                start, lambda chosen: self._worth(cases, row, chosen.get(SLOPES), cases.scale * chosen[MULTIPLIERS])
+            )
+            slopes, multipliers = best.get(SLOPES, cases.slopes), cases.scale * best[MULTIPLIERS]
         at = row.unsqueeze(1)
         rows = cases.rows.scatter(1, at, torch.maximum(cases.rows.gather(1, at), highest.unsqueeze(1)))
         return replace(cases, slopes=slopes, multipliers=multipliers, rows=rows)
@@ -174,7 +179,7 @@ class Bounder:
             value[:, part] = torch.where(arriving[:, part] > 0, below, above)
         loss = torch.where(cases.crossing, arriving.abs() * (value - z.clamp(min=0)).abs(), -1.0)
         point = torch.where(low > 0, problem.lower, problem.upper)
-        return Look(point, loss)
+        return Look(point, loss, arriving.abs())
 
     def _pass(self, cases: Cases, slopes: Tensor, box: Ends | None = None) -> LinearPass:
         count = len(cases)

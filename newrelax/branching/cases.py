@@ -42,13 +42,15 @@ class Layer:
 @dataclass(frozen=True)
 class Cases:
     """signs: −1, 0 (either) or 1 of each neuron; lower, upper: ends of their pre-activations; slopes, multipliers: where their
-    bounds' ascent starts, [batch, neurons]. rows: lower bounds of matrix·z − limit of each unsafe row, [batch, rows]."""
+    bounds' ascent starts; scale: the size of multipliers that may matter, [batch, neurons]. rows: lower bounds of
+    matrix·z − limit of each unsafe row, [batch, rows]."""
 
     signs: Tensor
     lower: Tensor
     upper: Tensor
     slopes: Tensor
     multipliers: Tensor
+    scale: Tensor
     rows: Tensor
 
     def __len__(self) -> int:

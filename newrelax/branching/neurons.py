@@ -22,6 +22,11 @@ from newrelax.exact.minimum import Minimum
 from newrelax.exact.program import CLEARANCE
 from newrelax.propagations.base import Ends, Problem
 
+FREE = ("slopes", "multipliers", "scale")
+"""What any number will do for, so that half of the digits are kept."""
+GLANCE = 3
+"""Steps of ascent in which a neuron that is tried shows what it helps."""
+
 
 @dataclass(frozen=True)
 class Neurons:
@@ -51,11 +56,24 @@ class Neurons:
 
         before: ends of each nonlinear step's inputs over the box. above, below, seconds: as for `Boxes`.
         """
-        search = _Search(self, Bounder(problem, unsafe, before), before, above, below, time.monotonic() + seconds)
-        return search.run()
+        return self.search(problem, unsafe, before, above=above, below=below).run(seconds)
+
+    def search(
+        self,
+        problem: Problem,
+        unsafe: Unsafe,
+        before: Mapping[int, tuple[Ends, ...]],
+        *,
+        above: float = math.inf,
+        below: float = -math.inf,
+    ) -> Search:
+        """The same as something that goes on where it was each time it runs."""
+        return Search(self, Bounder(problem, unsafe, before), before, above, below)
 
 
-class _Search:
+class Search:
+    """Branch and bound that can be left and gone on with; made by `Neurons.search`."""
+
     def __init__(
         self,
         settings: Neurons,
@@ -63,24 +81,24 @@ class _Search:
         before: Mapping[int, tuple[Ends, ...]],
         above: float,
         below: float,
-        deadline: float,
     ) -> None:
         self._settings, self._bounder, self._before = settings, bounder, before
-        self._above, self._below, self._deadline = above, below, deadline
+        self._above, self._below, self._deadline = above, below, math.inf
         self._open: list[tuple[float, int, Cases]] = []
         self._number = itertools.count()
         self._closed, self._value = math.inf, math.inf
         self._point: Tensor | None = None
+        self._begun = False
 
     @property
     def _enough(self) -> float:
         return min(self._above, self._value - self._settings.gap)
 
-    def run(self) -> Minimum:
-        bounder = self._bounder
-        with torch.no_grad():
-            whole = bounder.whole
-        self._keep(bounder.settled(whole, 2 * self._settings.steps, self._enough) if bounder.neurons else whole)
+    def run(self, seconds: float) -> Minimum:
+        """Goes on for so long, and tells what is known then."""
+        self._deadline = time.monotonic() + seconds
+        if not self._begun:
+            self._begin()
         while self._open and self._value > self._below and time.monotonic() < self._deadline:
             cases = self._pop()
             if cases is None:
@@ -89,6 +107,13 @@ class _Search:
         bound = min(self._closed, self._open[0][0] if self._open else math.inf)
         return Minimum(bound, self._value, self._point, bound >= self._value - 2 * self._settings.gap)
 
+    def _begin(self) -> None:
+        self._begun = True
+        bounder = self._bounder
+        with torch.no_grad():
+            whole = bounder.whole
+        self._keep(bounder.settled(whole, 2 * self._settings.steps, self._enough) if bounder.neurons else whole)
+
     def _keep(self, cases: Cases) -> None:
         """Closes the cases whose bound is good enough, and keeps the others open, in half precision of what is free."""
         for i, bound in enumerate(self._bounder.bound(cases).tolist()):
@@ -96,7 +121,7 @@ class _Search:
                 self._closed = min(self._closed, bound)
             else:
                 one = cases[torch.tensor([i], device=cases.rows.device)]
-                one = replace(one, slopes=one.slopes.float(), multipliers=one.multipliers.float())
+                one = replace(one, **{name: getattr(one, name).float() for name in FREE})
                 heapq.heappush(self._open, (bound, next(self._number), one))
 
     def _pop(self) -> Cases | None:
@@ -111,7 +136,7 @@ class _Search:
             return None
         cases = Cases.stacked(taken)
         dtype = self._bounder.problem.lower.dtype
-        return replace(cases, slopes=cases.slopes.to(dtype), multipliers=cases.multipliers.to(dtype))
+        return replace(cases, **{name: getattr(cases, name).to(dtype) for name in FREE})
 
     def _tell_apart(self, cases: Cases) -> None:
         bounder = self._bounder
@@ -123,6 +148,8 @@ class _Search:
         cases = cases[undecided]
         look = bounder.look(cases)
         self._try(look.point)
+        usual = look.size.mean(1, keepdim=True).clamp(min=1e-6)
+        cases = replace(cases, scale=torch.maximum(look.size, usual))
         neuron = self._chosen(cases, look.loss)
         children = bounder.refreshed(cases.split(neuron), neuron.repeat(2))
         self._keep(bounder.settled(children, self._settings.steps, self._enough))
@@ -130,16 +157,16 @@ class _Search:
     def _chosen(self, cases: Cases, loss: Tensor) -> Tensor:
         """The neuron to tell each case apart by, [batch]: of those that cost its bound most the one that helps most."""
         tried = min(self._settings.tried, loss.shape[1])
-        candidates = loss.topk(tried, dim=1).indices
+        costs, candidates = loss.topk(tried, dim=1)
         if tried == 1:
             return candidates[:, 0]
         gains, row = [], self._bounder.row(cases).repeat(2)
         for k in range(tried):
-            children = self._bounder.bounded(cases.split(candidates[:, k]), 0, self._enough)
+            children = self._bounder.bounded(cases.split(candidates[:, k]), GLANCE, self._enough)
             low, high = self._of_row(children, row).clamp(max=self._enough).chunk(2)
             gains.append(torch.minimum(low, high) + 0.1 * torch.maximum(low, high))
         helps = torch.stack(gains, 1)
-        helps = torch.where(loss.gather(1, candidates) < 0, -math.inf, helps)
+        helps = torch.where(costs < 0, -math.inf, helps)
         return candidates.gather(1, helps.argmax(1, keepdim=True)).squeeze(1)
 
     @staticmethod

@@ -26,8 +26,8 @@ from plugin.formats.property import Case, Property
 
 ABOVE = 1e-7
 """What a bound, computed in float64, must exceed before it counts."""
-PROGRAM = 400
-"""Crossing neurons up to which the solver gets most of the time."""
+PROGRAM = 200
+"""Crossing neurons up to which the solver gets a part of the time."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,11 @@ def _searched(problem: Problem, unsafe: Unsafe, boxes: Boxes, deadline: float) -
         return
     before = optimised(problem, before, 20, time.monotonic() + 0.2 * left())
     open_ones = unsafe.parts(torch.nonzero(bounds <= ABOVE).flatten().tolist())
-    first = Neurons().minimum(problem, open_ones, before, seconds=0.2 * left(), above=ABOVE, below=0)
-    yield first.point, None
-    if first.bound >= ABOVE:
-        return
+    search = Neurons().search(problem, open_ones, before, above=ABOVE, below=0)
+    found = search.run(0.25 * left())
+    yield found.point, None
     encoding = encoded(problem, before)
-    if encoding is not None and encoding.crossing <= PROGRAM:
+    if found.bound < ABOVE and encoding is not None and encoding.crossing <= PROGRAM:
         proven = True
         for k in range(len(open_ones)):
             solved = solve(encoding, open_ones.parts([k]), left() / 2 / (len(open_ones) - k), above=CLEARANCE)
@@ -172,5 +171,5 @@ def _searched(problem: Problem, unsafe: Unsafe, boxes: Boxes, deadline: float) -
             proven &= solved.bound >= CLEARANCE
         if proven:
             return
-    last = Neurons().minimum(problem, open_ones, before, seconds=left(), above=ABOVE, below=0)
-    yield last.point, last.bound
+    found = search.run(left())
+    yield found.point, found.bound
