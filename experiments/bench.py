@@ -21,6 +21,7 @@ import click
 import torch
 from click.core import ParameterSource
 
+from experiments.benchmarks.alpha import alpha
 from experiments.benchmarks.gpu import gpu
 from experiments.benchmarks.size import size
 from experiments.benchmarks.suite import Network, Rounds, chosen, table, time_network
@@ -89,6 +90,7 @@ def _refuse_options(context: click.Context, subcommand: str) -> None:
             raise UserError(f"{subcommand}: options come after it, got --{name.replace('_', '-')} before")
 
 
+command.add_command(alpha)
 command.add_command(gpu)
 command.add_command(size)
 
