@@ -29,6 +29,7 @@ from plugin.runs.folder import RunFolder, finished_result, holds_run, read_confi
 from plugin.settings.config import RESUMABLE, Config, PluginFile
 from plugin.settings.nouns import Named, listing
 from plugin.settings.options import options_of, spelt
+from plugin.training.averaging import list_averages
 from plugin.training.losses import list_losses
 from plugin.training.recipes import list_recipes
 from plugin.training.regularizers import list_regularizers
@@ -165,6 +166,7 @@ LISTS: Mapping[str, Callable[[Registry], str]] = {
     "recipe": lambda registry: list_recipes(),
     "init": list_starts,
     "regularizer": list_regularizers,
+    "average": list_averages,
 }
 """What `--NAME list` prints."""
 

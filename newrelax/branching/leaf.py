@@ -38,7 +38,7 @@ def solve(encoding: Encoding, unsafe: Unsafe, seconds: float, signs: Tensor | No
     """The least worth over the encoding's box, or where its crossing units have the signs (0: either); the least over the
     conjunctions of what the solver finds for each."""
     found = [
-        minimum(encoding, part.matrix, -part.limit, seconds=max(1.0, seconds), above=above, signs=signs)
+        minimum(encoding, part.matrix, -part.limit, seconds=max(0.1, seconds), above=above, signs=signs)
         for part in (unsafe.parts([i]) for i in range(len(unsafe)))
     ]
     least = min(found, key=lambda each: each.value)

@@ -164,12 +164,14 @@ def _searched(problem: Problem, unsafe: Unsafe, boxes: Boxes, deadline: float) -
     yield found.point, None
     encoding = encoded(problem, before)
     if found.bound < ABOVE and encoding is not None and encoding.crossing <= PROGRAM:
-        proven = True
+        proven = 0
         for k in range(len(open_ones)):
+            if left() <= 0:
+                break
             solved = solve(encoding, open_ones.parts([k]), left() / 2 / (len(open_ones) - k), above=CLEARANCE)
             yield solved.point, None
-            proven &= solved.bound >= CLEARANCE
-        if proven:
+            proven += solved.bound >= CLEARANCE
+        if proven == len(open_ones):
             return
     found = search.run(left())
     yield found.point, found.bound

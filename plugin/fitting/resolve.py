@@ -109,7 +109,7 @@ def _labels(draft: Config, registry: Registry) -> dict[str, Any]:
     if draft.regularizer is not None:
         found["regularizer"] = read_regularizer(draft.regularizer, registry).label
     if draft.average is not None:
-        found["average"] = read_averaging(draft.average).label
+        found["average"] = read_averaging(draft.average, registry).label
     if draft.smoothing is not None:
         found["smoothing"] = read_smoothing(draft.smoothing, registry).label
     return found

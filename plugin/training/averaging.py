@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
-from newrelax.names import read_spelling, unknown
 from plugin.process.streams import seeded
-from plugin.settings.table import Table, setting
+from plugin.settings.nouns import Catalogue, Noun
+from plugin.settings.table import setting
 
 Combine = Callable[[list[Tensor], list[Tensor], int], None]
 """Moves averages, in place, towards the weights of this moment; the number: how many are averaged already."""
@@ -21,7 +21,7 @@ STATISTICS_BATCH = 250
 """Inputs a batch, about, from which batch norms' statistics are made anew."""
 
 
-class Averaging(Table):
+class Averaging(Noun):
     """How weights are averaged, after each step from a share of the training on."""
 
     name: ClassVar[str]
@@ -29,11 +29,6 @@ class Averaging(Table):
 
     def combine(self) -> Combine:
         raise NotImplementedError
-
-    @property
-    def label(self) -> str:
-        """Its spelling, with the parameters: `swa:from=0.9`."""
-        return f"{self.name}:" + ",".join(f"{key}={value}" for key, value in self.to_json().items())
 
 
 class StochasticWeightAveraging(Averaging):
@@ -56,15 +51,8 @@ class ExponentialMovingAverage(Averaging):
         return get_ema_multi_avg_fn(self.decay)  # type: ignore[no-any-return]
 
 
-KINDS: Mapping[str, type[Averaging]] = {kind.name: kind for kind in (StochasticWeightAveraging, ExponentialMovingAverage)}
-
-
-def read_averaging(spelling: str) -> Averaging:
-    """What `swa:from=0.9` or `ema:decay=0.999,from=0.8` names. Raises UserError for another name, parameter or value."""
-    name, params = read_spelling(spelling)
-    if name not in KINDS:
-        raise unknown("average", name, KINDS)
-    return KINDS[name].read(params, what=f"parameter of average {name}")
+AVERAGES: Catalogue[Averaging] = Catalogue("average", Averaging, (StochasticWeightAveraging, ExponentialMovingAverage))
+read_averaging, list_averages = AVERAGES.read, AVERAGES.listing
 
 
 class Average:

@@ -105,7 +105,7 @@ class TrainState:
             loss = Regularized(loss=loss, regularizer=regularizer, target=config.train_eps)
         average = None
         if config.average is not None:
-            averaging = read_averaging(config.average)
+            averaging = read_averaging(config.average, registry)
             start = round(averaging.from_ * config.epochs * steps_per_epoch(config, dataset))
             average = Average(averaging, model, start)
         smoothing = None if config.smoothing is None else read_smoothing(config.smoothing, registry)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from newrelax.names import read_spelling, unknown
-from newrelax.plugins import Extension
-from newrelax.registry import BUILTIN_SOURCE, Registry
-from plugin.settings.nouns import Named, catalogue, listing
-from plugin.settings.table import Table
+from plugin.settings.nouns import Catalogue, Noun
 
 
-class Start(Table, Extension):
+class Start(Noun):
     """An initialisation. A subclass has a `name`, a docstring whose first line `--init list` shows, and `draw`."""
 
     name: ClassVar[str]
@@ -24,17 +19,6 @@ class Start(Table, Extension):
     def draw(self, model: nn.Module, stream: torch.Generator) -> None:
         """Gives the model its first weights; nothing is drawn but from the stream, which is the CPU's. Gradients are off."""
         raise NotImplementedError
-
-    @property
-    def label(self) -> str:
-        """Its spelling, with the parameters where it has some."""
-        params = ",".join(f"{key}={value}" for key, value in self.to_json().items())
-        return f"{self.name}:{params}" if params else self.name
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of its docstring."""
-        return (cls.__doc__ or cls.name).strip().splitlines()[0]
 
 
 class Own(Start):
@@ -66,28 +50,8 @@ class Shi(Start):
                 layer.bias.zero_()
 
 
-BUILTIN: tuple[type[Start], ...] = (Own, Shi)
-
-
-def starts(registry: Registry) -> Mapping[str, Named[type[Start]]]:
-    """Every initialisation with where it comes from. Raises UserError where two share a name."""
-    outside = [(source, each) for source, each in registry.extensions if isinstance(each, type) and issubclass(each, Start)]
-    return catalogue("initialisation", [*((BUILTIN_SOURCE, each) for each in BUILTIN), *outside])
-
-
-def read_start(spelling: str, registry: Registry) -> Start:
-    """The initialisation that is named. Raises UserError for an unknown name or parameter, or a wrong value."""
-    name, params = read_spelling(spelling)
-    known = starts(registry)
-    if name not in known:
-        raise unknown("init", name, known)
-    return known[name].value.read(params, what=f"parameter of init {name}")
-
-
-def list_starts(registry: Registry) -> str:
-    """A line for each initialisation."""
-    known = starts(registry)
-    return listing({each.value().label: Named(each.source, each.value.summary()) for each in known.values()})
+STARTS: Catalogue[Start] = Catalogue("init", Start, (Own, Shi))
+starts, read_start, list_starts = STARTS.known, STARTS.read, STARTS.listing
 
 
 @torch.no_grad()

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from newrelax.bounds import BoundedNetwork
 from newrelax.methods.method import Method
-from newrelax.plugins import Extension
 from newrelax.propagations.base import Layers
 from plugin.certification.classification import cross_entropy, predictions
 from plugin.certification.region import Region
-from plugin.settings.table import Table, traits
+from plugin.settings.nouns import Noun
 from plugin.training.schedule import Values
 
 
@@ -89,7 +88,7 @@ class Learner:
         return self.region.box(x, eps)
 
 
-class Loss(Table, Extension):
+class Loss(Noun):
     """What training minimises; one file each. Its parameters are the class's fields (`plugin.settings.table.setting`).
 
     A subclass has a `name`, a docstring whose first line `--loss list` shows, and the two methods below; that is all that
@@ -108,29 +107,6 @@ class Loss(Table, Extension):
 
     def check(self, method: Method) -> None:
         """Raises UserError where the loss does not go with the method."""
-
-    @property
-    def label(self) -> str:
-        """Its spelling, with the parameters: `adversarial:steps=10`."""
-        return self.spelling()
-
-    def spelling(self, *, quiet: bool = False) -> str:
-        """NAME:key=value,… of its own parameters, then of those that it shares. quiet: those left at quiet defaults, too."""
-        values, fields = self.to_json(), type(self).model_fields
-        own = [name for each in type(self).__mro__ for name in vars(each).get("__annotations__", {}) if name in fields]
-        ordered = sorted(dict.fromkeys(own), key=lambda name: traits(fields[name]).quiet)
-        shown = [name for name in ordered if quiet or not self._is_quiet(name)]
-        params = ",".join(f"{key}={values[key]}" for name in shown if values[key := name.removesuffix("_")] is not None)
-        return f"{self.name}:{params}" if params else self.name
-
-    def _is_quiet(self, name: str) -> bool:
-        field = type(self).model_fields[name]
-        return traits(field).quiet and getattr(self, name) == field.default
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of its docstring."""
-        return (cls.__doc__ or cls.name).strip().splitlines()[0]
 
 
 def measured(logits: Tensor, y: Tensor) -> Term:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from newrelax.methods.method import Method
-from newrelax.names import read_spelling, unknown
-from newrelax.registry import BUILTIN_SOURCE, Registry
-from plugin.settings.nouns import Named, catalogue, listing
+from plugin.settings.nouns import Catalogue
 from plugin.training.losses.adversarial import Adversarial
 from plugin.training.losses.base import Loss
 from plugin.training.losses.cc import CC
@@ -20,30 +16,10 @@ from plugin.training.losses.sabr import SABR
 from plugin.training.losses.staps import STAPS
 from plugin.training.losses.taps import TAPS
 
-BUILTIN: tuple[type[Loss], ...] = (Natural, Certified, Fused, Adversarial, MTL, CC, Exp, SABR, TAPS, STAPS)
-
-
-def losses(registry: Registry) -> Mapping[str, Named[type[Loss]]]:
-    """Every loss with where it comes from; capitals tell them apart. Raises UserError where two share a name."""
-    outside = [(source, each) for source, each in registry.extensions if isinstance(each, type) and issubclass(each, Loss)]
-    return catalogue("loss", [*((BUILTIN_SOURCE, each) for each in BUILTIN), *outside], capitals=True)
-
-
-def read_loss(spelling: str, registry: Registry) -> Loss:
-    """The loss that `NAME:key=value,…` names. Raises UserError for an unknown name or parameter, or a wrong value."""
-    name, params = read_spelling(spelling)
-    known = losses(registry)
-    if name not in known:
-        raise unknown("loss", name, known)
-    return known[name].value.read(params, what=f"parameter of loss {name}")
+LOSSES = Catalogue("loss", Loss, (Natural, Certified, Fused, Adversarial, MTL, CC, Exp, SABR, TAPS, STAPS), capitals=True)
+losses, read_loss, list_losses = LOSSES.known, LOSSES.read, LOSSES.listing
 
 
 def default_loss(method: Method) -> str:
     """What a method trains with unless `--loss` says otherwise."""
     return {"none": Natural.name, "attack": Adversarial.name}.get(method.propagation.name, Certified.name)
-
-
-def list_losses(registry: Registry) -> str:
-    """A line for each loss: its name with its parameters, what it is, and where those from outside come from."""
-    known = losses(registry)
-    return listing({each.value().spelling(quiet=True): Named(each.source, each.value.summary()) for each in known.values()})

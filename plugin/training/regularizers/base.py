@@ -8,10 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from newrelax.bounds import Seen
-from newrelax.plugins import Extension
 from newrelax.propagations.base import Problem
 from newrelax.share import DeviceShare, Share
-from plugin.settings.table import Table
+from plugin.settings.nouns import Noun
 from plugin.training.losses.base import Batch, Learner
 from plugin.training.schedule import Values
 
@@ -54,7 +53,7 @@ class Context:
         return self.learner.net.problem(*box, self.seen.statistics)
 
 
-class Regularizer(Table, Extension):
+class Regularizer(Noun):
     """A scalar beside the loss; one file each. Its parameters are the class's fields (`plugin.settings.table.setting`).
 
     A subclass has a `name`, a docstring whose first line `--regularizer list` shows, and the method below.
@@ -65,14 +64,3 @@ class Regularizer(Table, Extension):
     def __call__(self, context: Context) -> Tensor | None:
         """A scalar, the mean over the batch's inputs, with its weight; None where it has nothing to say."""
         raise NotImplementedError
-
-    @property
-    def label(self) -> str:
-        """Its spelling, with the parameters: `shi:weight=0.5,tolerance=0.5`."""
-        params = ",".join(f"{key}={value}" for key, value in self.to_json().items())
-        return f"{self.name}:{params}" if params else self.name
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of its docstring."""
-        return (cls.__doc__ or cls.name).strip().splitlines()[0]

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from newrelax.plugins import Extension
-from plugin.settings.table import Table, setting
+from plugin.settings.nouns import Noun
+from plugin.settings.table import setting
 from plugin.training.smoothing.neighbourhood import Neighbourhood
 from plugin.training.smoothing.noise import layer_sizes
 
@@ -39,7 +39,7 @@ class Estimate:
         return torch.stack([value.detach().double() for value in values])
 
 
-class Smoothing(Table, Extension):
+class Smoothing(Noun):
     """An estimator of the smoothed loss's gradient; one file each. Its parameters are the class's fields.
 
     A subclass has a `name`, a docstring whose first line `--smoothing list` shows, and `estimate`.
@@ -61,17 +61,3 @@ class Smoothing(Table, Extension):
         """σ of a step: a number, or one for each trained weight. learning_rate: as a share of the run's first."""
         sigma = self.sigma * (learning_rate if self.schedule == "lr" else 1.0)
         return sigma * layer_sizes(model) if self.relative else sigma
-
-    @property
-    def label(self) -> str:
-        """Its spelling, with the parameters: `rgs:sigma=0.01,pairs=1,…`."""
-        return f"{self.name}:" + ",".join(f"{key}={_text(value)}" for key, value in self.to_json().items())
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of its docstring."""
-        return (cls.__doc__ or cls.name).strip().splitlines()[0]
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

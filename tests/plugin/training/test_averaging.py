@@ -16,7 +16,7 @@ from plugin.models.build import build
 from plugin.training.averaging import Average, read_averaging
 from plugin.training.callback import Callback, StepInfo
 from plugin.training.loop import TrainState, train
-from tests.support.tiny_runs import assert_same_run, resolved, tiny_state, train_cli
+from tests.support.tiny_runs import REGISTRY, assert_same_run, resolved, tiny_state, train_cli
 
 SPELLINGS = ("swa:from=0.5", "ema:decay=0.9,from=0.5")
 
@@ -93,7 +93,7 @@ def test_it_is_lent_and_comes_back_bit_for_bit() -> None:
 
 def test_batch_norms_statistics_are_made_anew_over_the_training_set() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2))
-    average = Average(read_averaging("swa:from=0"), model, 0)
+    average = Average(read_averaging("swa:from=0", REGISTRY), model, 0)
     average.update(1)
     inputs = torch.rand(501, 3, generator=torch.Generator().manual_seed(0))
     average.install(inputs)
