@@ -12,6 +12,14 @@ from newrelax.methods.method import Method
 from plugin.certification.certifiers.base import Certifier, Example, Question
 
 
+def check_decides(method: Method) -> None:
+    """Raises UserError for a method that proves nothing."""
+    if not method.gives_bounds:
+        raise UserError(f"{method.label} gives no bounds, so that it decides nothing")
+    if not method.sound:
+        raise UserError(f"{method.label} only estimates, so that it decides nothing")
+
+
 @dataclass(frozen=True)
 class Bound(Certifier):
     """Lower bounds of all margins by a method."""
@@ -19,10 +27,7 @@ class Bound(Certifier):
     method: Method
 
     def __post_init__(self) -> None:
-        if not self.method.gives_bounds:
-            raise UserError(f"{self.method.label} gives no bounds, so that it decides nothing")
-        if not self.method.sound:
-            raise UserError(f"{self.method.label} only estimates, so that it decides nothing")
+        check_decides(self.method)
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -11,14 +11,14 @@ import torch
 from newrelax.bounds import specification
 from newrelax.branching.boxes import FEW, Boxes
 from newrelax.branching.neurons import Neurons
-from newrelax.branching.root import back_substituted
+from newrelax.branching.root import Before, back_substituted
 from newrelax.branching.unsafe import Unsafe
 from newrelax.exact.minimum import Minimum
-from newrelax.exact.program import CLEARANCE
 from newrelax.methods.method import Method
 from newrelax.network.network import Network
 from newrelax.propagations.base import Problem, chunk_memory
 from plugin.certification.certifiers.base import Certifier, Example, Question
+from plugin.certification.certifiers.bound import check_decides
 
 POSITIVE = 1e-7
 """What a bound in float64 must exceed to count: far more than it has rounded by."""
@@ -35,6 +35,9 @@ class Branch(Certifier):
     steps: int = 20
     batch_size: int = 64
     name: str = field(default="branch", init=False)
+
+    def __post_init__(self) -> None:
+        check_decides(self.method)
 
     @property
     def label(self) -> str:
@@ -54,29 +57,19 @@ class Branch(Certifier):
         if example.margins is not None:
             known = torch.maximum(known, example.margins.double())
         known = known[0] if known.ndim > 1 else known
-        for row in known.argsort().tolist():
-            if known[row] > 0:
-                continue
-            unsafe = Unsafe.either(matrix[0, row : row + 1])
-            left = deadline - time.monotonic()
-            if left <= 0:
-                example.note = "out of time"
+        still = known <= 0
+        if bool(still.any()):
+            found = self._searched(problem, Unsafe.either(matrix[0, still]), before, deadline - time.monotonic())
+            if found.bound < POSITIVE:
+                if found.point is None or not example.refute(question, found.point.view_as(example.x), self.name):
+                    example.note = f"branching ended at {found.bound:.3g}"
                 return
-            if lower[0].numel() <= FEW:
-                search = Boxes(self.method.propagation, batch=8 * self.batch_size, clearance=CLEARANCE)
-                found = search.minimum(problem, unsafe, seconds=left, above=POSITIVE, below=0)
-            else:
-                cases = Neurons(steps=self.steps, batch=self.batch_size, clearance=CLEARANCE)
-                found = cases.minimum(problem, unsafe, before, seconds=left, above=POSITIVE, below=0)
-            if not self._took(question, example, found):
-                return
-            known[row] = found.bound
+            known[still] = found.bound
         example.bound(known.to(example.x.dtype), self.name)
 
-    def _took(self, question: Question, example: Example, found: Minimum) -> bool:
-        """Whether a margin is proven; refutes the example where the search's point does."""
-        if found.bound >= POSITIVE:
-            return True
-        if found.point is None or not example.refute(question, found.point.view_as(example.x), self.name):
-            example.note = f"branching ended at {found.bound:.3g}"
-        return False
+    def _searched(self, problem: Problem, unsafe: Unsafe, before: Before, seconds: float) -> Minimum:
+        if problem.lower[0].numel() <= FEW:
+            boxes = Boxes(self.method.propagation, batch=8 * self.batch_size)
+            return boxes.minimum(problem, unsafe, seconds=seconds, above=POSITIVE, below=0)
+        cases = Neurons(steps=self.steps, batch=self.batch_size)
+        return cases.minimum(problem, unsafe, before, seconds=seconds, above=POSITIVE, below=0)

@@ -59,7 +59,7 @@ def asked(seed: int) -> tuple[nn.Sequential, Example, float]:
     return model, Example(0, x, y), least
 
 
-@pytest.mark.parametrize("ladder", [DEFAULT, "attack,exact", "hBox,DeepZ"])
+@pytest.mark.parametrize("ladder", [DEFAULT, "attack,exact", "hBox,DeepZ", "attack,branch", "branch:method=DeepZ,steps=5"])
 @pytest.mark.parametrize("seed", range(6))
 def test_verdicts_are_brute_forces(ladder: str, seed: int) -> None:
     model, example, least = asked(seed)
@@ -238,6 +238,36 @@ def test_what_is_found_for_an_example_does_not_depend_on_the_others(tmp_path: Pa
         store.add([line])
     assert facts(decide_all(work, x, y, store)) == facts(whole)
     assert verdicts(tmp_path / "parts") == verdicts(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("shift", [0.05, -0.05], ids=["verified", "falsified"])
+def test_branching_on_neurons_decides_where_inputs_are_many(shift: float) -> None:
+    """More inputs than those whose box is halved; the margin's minimum is moved to `shift`."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    x = torch.rand(1, 12)
+    ends = [(x[0] + side * 1.0).double().numpy() for side in (-1, 1)]
+    least = brute_force.minimum(model, *ends, torch.tensor([1.0, -1.0]).double().numpy())
+    with torch.no_grad():
+        model[-1].bias[0] += shift - least
+    example = Example(0, x, torch.tensor([0]))
+    ladder = Ladder.read("IBP,branch", REGISTRY)
+    list(ladder.climb(Question(model, 1.0, UNBOUNDED, REGISTRY), [example], 30))
+    assert example.verdict is (Verdict.VERIFIED if shift > 0 else Verdict.FALSIFIED)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "problem"),
+    [
+        ("branch:method=PGD", "PGD gives no bounds"),
+        ("branch:method=hBox-Cauchy:k=5", "only estimates"),
+        ("branch:depth=1", "expected whole-number parameters of branch"),
+        ("branhc", "did you mean branch"),
+    ],
+)
+def test_rungs_that_decide_nothing_are_told(ladder: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        Ladder.read(ladder, REGISTRY)
 
 
 @pytest.mark.parametrize("option", [["--ladder", "IBP"], ["--timeout", "3"], ["--jobs", "2"], ["--out", "x"]])
