@@ -26,8 +26,8 @@ from plugin.formats.property import Case, Property
 
 ABOVE = 1e-7
 """What a bound, computed in float64, must exceed before it counts."""
-PROGRAM = 200
-"""Crossing neurons up to which the solver gets a part of the time."""
+PROGRAM = 150
+"""Crossing neurons up to which the solver gets most of the time, the search the rest."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _searched(problem: Problem, unsafe: Unsafe, boxes: Boxes, deadline: float) -
     before = optimised(problem, before, 20, time.monotonic() + 0.2 * left())
     open_ones = unsafe.parts(torch.nonzero(bounds <= ABOVE).flatten().tolist())
     search = Neurons().search(problem, open_ones, before, above=ABOVE, below=0)
-    found = search.run(0.25 * left())
+    found = search.run(0.1 * left())
     yield found.point, None
     encoding = encoded(problem, before)
     if found.bound < ABOVE and encoding is not None and encoding.crossing <= PROGRAM:
@@ -168,7 +168,7 @@ def _searched(problem: Problem, unsafe: Unsafe, boxes: Boxes, deadline: float) -
         for k in range(len(open_ones)):
             if left() <= 0:
                 break
-            solved = solve(encoding, open_ones.parts([k]), left() / 2 / (len(open_ones) - k), above=CLEARANCE)
+            solved = solve(encoding, open_ones.parts([k]), 0.9 * left() / (len(open_ones) - k), above=CLEARANCE)
             yield solved.point, None
             proven += solved.bound >= CLEARANCE
         if proven == len(open_ones):
