@@ -132,6 +132,7 @@ def document(name: str, outcomes: Sequence[Outcome], seconds: float, device: str
                 f"At most {seconds:g} s an instance, each in a process of its own with one thread, on {device}; together "
                 f"{hours:.2f} hours. It {told}. Each `sat` was replayed by onnxruntime."
             ),
+            Paragraph(f"`python -m experiments.vnncomp …/{name} --timeout {seconds:g} --out …`"),
             Grid.of(["", "instances", *words], summary),
             Heading("Every instance", 2),
             Grid.of(
