@@ -116,7 +116,7 @@ def run_table(
     planned = [make_job(run, out.absolute(), commands, data_dir=data_dir, device=device, threads=cpus) for run in runs]
     if dry_run:
         for job in planned:
-            state = "finished" if job.place.is_finished() else "begun" if job.place.folder.exists() else "to run"
+            state = "finished" if job.is_finished() else "begun" if job.place.folder.exists() else "to run"
             click.echo(f"{state:8} {job.id}: {' '.join(job.train)}")
         click.echo(f"{len(planned)} runs")
         return 0

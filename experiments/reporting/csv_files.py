@@ -13,7 +13,8 @@ _TIMES = ("run", "seconds", "evaluation_seconds", "epochs", "steps", "device")
 
 def rows_grid(table: Table, rows: Sequence[Row]) -> Grid:
     """A row per cell of the table; per-seed values are joined with `;`."""
-    names = ("natural", "pgd", "certified", "estimated")
+    names = ["natural", "pgd", "certified", "estimated"]
+    names += ["exact", "undecided"] if table.decision else []
     header = [*table.axes, "scale", "limit_train", "seeds", "missing_seeds"]
     header += [f"{name}_{part}" for name in names for part in ("mean", "spread", "per_seed")]
     header += ["paper_certified", "difference", "certify_method", "epochs", "failure"]
@@ -21,8 +22,8 @@ def rows_grid(table: Table, rows: Sequence[Row]) -> Grid:
     for row in rows:
         line = [str(row.cell.get(axis, "")) for axis in table.axes]
         line += [f"{row.scale:g}" if row.results else "", str(row.limit_train or ""), _joined(row.seeds), _joined(row.missing)]
-        for figure in (row.natural, row.pgd, row.certified, row.estimated):
-            line += _csv_figure(figure)
+        for name in names:
+            line += _csv_figure(getattr(row, name))
         line += ["" if value is None else f"{value:.4f}" for value in (row.paper and row.paper.certified, row.difference)]
         for name in ("certify_method", "epochs"):
             line.append("/".join(dict.fromkeys(str(result.get(name, "")) for result in row.results)))

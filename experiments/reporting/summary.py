@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.reporting.curves import curve, mean_curve
 from experiments.reporting.paper import PaperFigure, find_paper_figure
-from experiments.runner.grid import Cell, Run, Table, expand
+from experiments.runner.grid import Cell, Decision, Run, Table, expand
 from experiments.runner.options import Scalar
 from experiments.runner.store import Place, places, read_json
 
@@ -35,9 +36,12 @@ class Row:
     """One cell of a table: what its finished runs gave.
 
     `natural`, `pgd`, `certified`: None when no run is finished.  `estimated`: in place of `certified` when the bounds
-    are not sound.  `scale`, `limit_train`, `changes`: how much of the recipe was run, and what in its place.
-    `failures`: seed -> last error of the runs that failed; `missing`: seeds without a result.  `curve`: (part of
-    training, certified share in percent) per epoch, on the training batches, at the epoch's ε, mean over the seeds.
+    are not sound.  `exact`, `undecided`: what a ladder verified and left open, over the seeds that have `verdicts`;
+    `unsettled`: those that the table decides and that have none yet.  `scale`, `limit_train`, `changes`: how much of the
+    recipe was run, and what in its place.  `failures`: seed -> last error of the runs that failed; `missing`: seeds without
+    a result.
+    `curve`: (part of training, certified share in percent) per epoch, on the training batches, at the epoch's ε, mean over
+    the seeds.
     """
 
     cell: Cell
@@ -46,6 +50,8 @@ class Row:
     pgd: Figure | None = None
     certified: Figure | None = None
     estimated: Figure | None = None
+    exact: Figure | None = None
+    undecided: Figure | None = None
     scale: float = 1.0
     limit_train: int | None = None
     changes: Mapping[str, Scalar] = field(default_factory=dict)
@@ -53,6 +59,8 @@ class Row:
     missing: tuple[int, ...] = ()
     failures: Mapping[int, str] = field(default_factory=dict)
     results: tuple[Mapping[str, Any], ...] = ()
+    verdicts: tuple[Mapping[str, Any], ...] = ()
+    unsettled: tuple[int, ...] = ()
     curve: tuple[tuple[float, float], ...] = ()
     paper: PaperFigure | None = None
 
@@ -171,22 +179,27 @@ def _collect_row(runs: Sequence[Run], started: Iterable[Place], variant: Callabl
     if not chosen:
         return replace(row, missing=wanted)
     best = max(chosen, key=lambda entry: (any(place.read_result() for place in chosen[entry]), entry.size))
-    return _fill(replace(row, scale=best.scale, limit_train=best.limit_train), chosen[best], wanted)
+    return _fill(replace(row, scale=best.scale, limit_train=best.limit_train), chosen[best], wanted, runs[0].decision)
 
 
-def _fill(row: Row, runs: Sequence[Place], wanted: tuple[int, ...]) -> Row:
+def _fill(row: Row, runs: Sequence[Place], wanted: tuple[int, ...], decision: Decision | None) -> Row:
     results: dict[int, dict[str, Any]] = {}
     failures: dict[int, str] = {}
+    verdicts: dict[int, dict[str, Any]] = {}
     curves = []
     for place in runs:
         seed = (place.read_settings() or {})["seed"]
         if result := place.read_result():
             results[seed] = result
-            curves.append(_curve(place.read_metrics()))
-        elif failure := read_json(place.note("failure.json")):
+            curves.append(curve(place.read_metrics()))
+        if decision and (verdict := place.read_verdicts(decision)):
+            verdicts[seed] = verdict
+        is_finished = seed in (results if decision is None else verdicts)
+        if not is_finished and (failure := read_json(place.note("failure.json"))):
             failures[seed] = str(failure.get("message"))
     seeds = tuple(sorted(results))
     ordered = [results[seed] for seed in seeds]
+    decided = [verdicts[seed] for seed in seeds if seed in verdicts]
     sound = all(result.get("sound", True) for result in ordered)
     return replace(
         row,
@@ -194,32 +207,21 @@ def _fill(row: Row, runs: Sequence[Place], wanted: tuple[int, ...]) -> Row:
         pgd=_figure(ordered, "pgd_accuracy"),
         certified=_figure(ordered, "certified_accuracy") if sound else None,
         estimated=None if sound else _figure(ordered, "estimated_accuracy"),
+        exact=_figure(decided, "verified"),
+        undecided=_figure(decided, "undecided"),
         seeds=seeds,
         missing=tuple(seed for seed in wanted if seed not in results),
         failures=dict(sorted(failures.items())),
         results=tuple(ordered),
-        curve=_mean_curve(curves),
+        verdicts=tuple(decided),
+        unsettled=() if decision is None else tuple(seed for seed in seeds if seed not in verdicts),
+        curve=mean_curve(curves),
     )
 
 
 def _figure(results: Iterable[Mapping[str, Any]], name: str) -> Figure | None:
     values = tuple(100.0 * result[name] for result in results if result.get(name) is not None)
     return Figure(values) if values else None
-
-
-def _curve(metrics: Sequence[Mapping[str, Any]]) -> list[float | None]:
-    names = ("certified_accuracy", "estimated_accuracy")
-    return [next((line[name] for name in names if line.get(name) is not None), None) for line in metrics]
-
-
-def _mean_curve(curves: Sequence[Sequence[float | None]]) -> tuple[tuple[float, float], ...]:
-    length = min(map(len, curves), default=0)
-    points = []
-    for epoch in range(length):
-        values = [value for curve in curves if (value := curve[epoch]) is not None]
-        if values:
-            points.append(((epoch + 1) / length, 100.0 * statistics.fmean(values)))
-    return tuple(points)
 
 
 def _merge_properties(method: str, measured: Sequence[Mapping[str, Any]]) -> Properties:

@@ -18,12 +18,19 @@ _REMARKS = (
     "any, the whole recipe was run on all images."
 )
 
+_EXACT = (
+    "Exact: the share of the test set that a ladder of certifiers verified, each image climbing until it is verified or "
+    "falsified. What stayed undecided in its time does not count; its share stands beside the figure."
+)
+
 
 def build_report(
     table: Table, rows: Sequence[Row], properties: Mapping[str, Properties], certified: Sequence[Row]
 ) -> list[Block]:
     """The report's blocks.  `properties` by method; `certified`: rows of another table, for one that only analyses."""
-    blocks: list[Block] = [Heading(table.title, 1), Paragraph(_REMARKS), *_settings(rows)]
+    blocks: list[Block] = [Heading(table.title, 1), Paragraph(_REMARKS)]
+    blocks += [Paragraph(_EXACT)] if table.decision else []
+    blocks += _settings(rows)
     if table.analysis:
         blocks += [Heading("Properties"), _properties_grid(table, properties, certified)]
         paper = [figure for figure in paper_figures() if figure.tightness is not None]
@@ -57,6 +64,8 @@ def _settings(rows: Sequence[Row]) -> list[Block]:
     items += [f"Versions: {line}" for line in versions]
     shortened = list(dict.fromkeys(row.shortened or "the whole recipe" for row in rows if row.results))
     items += [f"Length: {'; '.join(shortened)}"] if shortened else []
+    ladders = dict.fromkeys(f"{each['ladder']}, {each['timeout']:g} s an image" for row in rows for each in row.verdicts)
+    items += [f"Ladder: {'; '.join(ladders)}"] if ladders else []
     return [Bullets(items)] if items else []
 
 
@@ -86,13 +95,14 @@ def _group_blocks(table: Table, rows: Sequence[Row], properties: Mapping[str, Pr
 
 def _rows_grid(table: Table, rows: Sequence[Row]) -> Grid:
     baseline = next((row for row in rows if row.cell.get("method") == table.layout.baseline), None)
-    header = ["run", "natural", "PGD", "certified", "paper certified", "difference"]
+    header = ["run", "natural", "PGD", "certified", *(["exact"] if table.decision else []), "paper certified", "difference"]
     header += [f"against {table.layout.baseline}"] if table.layout.baseline else []
     header += ["epochs", "seeds"]
     lines: list[list[str | Cell]] = []
     for row in rows:
         paper = "—" if row.paper is None or row.paper.certified is None else f"{row.paper.certified:g}"
         line: list[str | Cell] = [row_label(row), *(_cell(row, each) for each in (row.natural, row.pgd)), _certified_cell(row)]
+        line += [_exact_cell(row)] if table.decision else []
         line += [paper, _signed(row, row.difference)]
         if table.layout.baseline:
             line.append(_signed(row, _against(row, baseline)))
@@ -118,7 +128,7 @@ def _heatmap_blocks(table: Table, rows: Sequence[Row], slug: str, title: str) ->
     across = list(dict.fromkeys(row.cell[horizontal] for row in rows))
     at = {(row.cell[vertical], row.cell[horizontal]): row for row in rows}
     blocks: list[Block] = []
-    for name in ("certified", "PGD", "natural"):
+    for name in ("certified", *(["exact"] if table.decision else []), "PGD", "natural"):
         lines = []
         for y in down:
             line = [Cell(str(y))]
@@ -128,6 +138,8 @@ def _heatmap_blocks(table: Table, rows: Sequence[Row], slug: str, title: str) ->
                     line.append(Cell("—"))
                 elif name == "certified":
                     line.append(_certified_cell(row))
+                elif name == "exact":
+                    line.append(_exact_cell(row))
                 else:
                     line.append(_cell(row, row.pgd if name == "PGD" else row.natural))
             lines.append(line)
@@ -174,6 +186,7 @@ def _gaps(rows: Sequence[Row]) -> list[Block]:
         for row in rows
         if row.missing
     ]
+    missing += [f"{_run_name(row)}: verdicts of seed {', '.join(map(str, row.unsettled))}" for row in rows if row.unsettled]
     if missing:
         blocks += [Heading("Missing"), Bullets(missing)]
     return blocks
@@ -190,6 +203,16 @@ def _certified_cell(row: Row) -> Cell:
         remark = ", ".join(filter(None, ("estimate, not certified", row.shortened)))
         return Cell(_text(row.estimated), remark)
     return _cell(row, row.certified)
+
+
+def _exact_cell(row: Row) -> Cell:
+    if row.exact is None or row.undecided is None:
+        return _cell(row, None)
+    counts = {each["count"] for each in row.verdicts} - {each.get("test_images") for each in row.results}
+    parts = [f"undecided {row.undecided.mean:.2f}"] if row.undecided.mean else []
+    parts += [f"{len(row.verdicts)} of {len(row.seeds)} seeds"] if row.unsettled else []
+    parts += [f"first {count:,} images" for count in sorted(counts)]
+    return Cell(_text(row.exact), ", ".join(filter(None, (*parts, row.shortened))))
 
 
 def _text(figure: Figure) -> str:

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import ConfigDict
+
 from experiments.runner.options import Scalar
 from experiments.runner.options import options as trainer_options
 from newrelax.errors import UserError
+from plugin.certification.certifiers.ladder import DEFAULT as DEFAULT_LADDER
 from plugin.settings import table as settings
 
 Cell = Mapping[str, Scalar]
@@ -43,6 +46,16 @@ class Analysis:
     options: Mapping[str, Scalar]
 
 
+class Decision(settings.Table):
+    """How `plugin.evaluate --complete` decides the test examples of every trained network: `[decide]` of a table file."""
+
+    model_config = ConfigDict(strict=True)  # TOML has types
+
+    ladder: str = settings.setting("Certifiers, cheap ones first; each example climbs until it is decided.", DEFAULT_LADDER)
+    timeout: float = settings.setting("Seconds an example.", 20.0, gt=0)
+    limit: int | None = settings.setting("Only the first test examples; default: all that the run is tested on.", None, ge=1)
+
+
 class Layout(settings.Table):
     """How a report arranges a table's cells: `[report]` of a table file."""
 
@@ -58,6 +71,7 @@ class Run:
     """One training run: a cell of a table, a seed, and how much of the recipe is run.
 
     `options` are all the trainer is told; `changes` those of them that a user put in the table's place.
+    `decision` is none of the settings: it changes nothing about the network, so that one trained earlier can still be decided.
     """
 
     table: str
@@ -68,6 +82,7 @@ class Run:
     limit_train: int | None = None
     analyze: tuple[str, ...] = ()
     changes: Mapping[str, Scalar] = field(default_factory=dict)
+    decision: Decision | None = None
 
     @property
     def id(self) -> str:
@@ -123,6 +138,7 @@ class Table:
     analysis: Analysis | None
     layout: Layout
     changes: Mapping[str, Scalar] = field(default_factory=dict)
+    decision: Decision | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -169,7 +185,7 @@ def expand(
     networks = _analysis_runs(table, chosen)
     cells = list(table.cells())
     runs = [
-        Run(table.name, cell, seed, table.resolve(cell), scale, limit_train, changes=table.changes)
+        Run(table.name, cell, seed, table.resolve(cell), scale, limit_train, changes=table.changes, decision=table.decision)
         for seed in chosen
         for cell in cells
     ]

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.runner.grid import Run
+from experiments.runner.grid import Run, text_of
 from experiments.runner.store import Place
 from experiments.runner.worker import Job
 
@@ -17,6 +17,7 @@ class Commands:
 
     train: tuple[str, ...] = (sys.executable, "-m", "plugin.train")
     analyze: tuple[str, ...] = (sys.executable, "-m", "plugin.analyze")
+    decide: tuple[str, ...] = (sys.executable, "-m", "plugin.evaluate")
 
 
 PROGRAMS = Commands()
@@ -48,11 +49,29 @@ def make_job(
             *data,
             *where,
         )
+    decide: tuple[str, ...] = ()
+    if run.decision:
+        limit = ("--limit", str(run.decision.limit)) if run.decision.limit is not None else ()
+        decide = (
+            *commands.decide,
+            "--run",
+            str(place.folder),
+            "--complete",
+            "--ladder",
+            run.decision.ladder,
+            "--timeout",
+            text_of(run.decision.timeout),
+            *limit,
+            *data,
+            *where,
+        )
     return Job(
         id=run.id,
         table=str(out / run.table),
         settings=run.settings(),
         train=(*commands.train, *run.arguments(), "--out", str(place.folder), *data, *where, "--resume"),
         analyze=analyze,
+        decide=decide,
+        decision=run.decision,
         environment={"OMP_NUM_THREADS": str(threads)},
     )

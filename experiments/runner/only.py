@@ -15,13 +15,13 @@ def parse_only(text: str, table: Table) -> dict[str, tuple[str, ...]]:
     that no run of the table has.
     """
     wanted: dict[str, tuple[str, ...]] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    runs = expand(table)
+    known = {axis: {str_value for run in runs for str_value in values_of(run, axis)} for axis in _axes(runs)}
+    for part in _parts(text, known):
         axis, separator, value = part.partition("=")
         if not separator or not value:
             raise UserError(f"--only: expected axis=value[,axis=value], got {part!r}")
         wanted[axis.strip()] = (*wanted.get(axis.strip(), ()), *(v.strip().lower() for v in value.split("|")))
-    runs = expand(table)
-    known = {axis: {str_value for run in runs for str_value in values_of(run, axis)} for axis in _axes(runs)}
     for axis, values in wanted.items():
         if axis not in known:
             raise UserError(f"--only: {table.name} has no axis {axis!r}; known: {', '.join(sorted(known))}")
@@ -29,6 +29,17 @@ def parse_only(text: str, table: Table) -> dict[str, tuple[str, ...]]:
             listing = ", ".join(sorted(known[axis]))
             raise UserError(f"--only: {table.name} has no {axis} {missing[0]!r}; known: {listing}")
     return wanted
+
+
+def _parts(text: str, axes: Iterable[str]) -> list[str]:
+    """`axis=value` each; the parameters of a spelling (`loss=STAPS:split=1,lambda=0.4`) stay with it."""
+    parts: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if parts and ":" in parts[-1] and part.partition("=")[0].strip() not in axes:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
 
 
 def _axes(runs: Iterable[Run]) -> set[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner.engines import Watcher
-from experiments.runner.store import ANALYSIS, RESULT, Place
+from experiments.runner.store import ANALYSIS, RESULT, VERDICTS, Place
 from experiments.runner.worker import Job, Outcome, State, Stop, attempt, hold
 from newrelax.errors import UserError
 from plugin.process.lock import Held
@@ -174,11 +174,16 @@ def _carry_out_gathered(job: Job, flag: Any, files: bytes) -> tuple[Outcome, byt
     home = Path(job.table)
     # The same place at each attempt, so that one on the same node goes on from its last checkpoint.
     scratch = Path(tempfile.gettempdir()) / "newrelax-runs" / home.as_posix().strip("/").replace("/", "_")
+
+    def moved(command: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(part.replace(str(home), str(scratch)) for part in command)
+
     away = replace(
         job,
         table=str(scratch),
-        train=tuple(part.replace(str(home), str(scratch)) for part in job.train),
-        analyze=tuple(part.replace(str(home), str(scratch)) for part in job.analyze),
+        train=moved(job.train),
+        analyze=moved(job.analyze),
+        decide=moved(job.decide),
     )
     if not away.place.folder.exists():
         _unpack(files, away)
@@ -198,7 +203,7 @@ def _prepare_gather(job: Job, locks: ExitStack) -> Outcome | None:
     except Held:
         return Outcome(job.id, State.STOPPED, "another runner is at it; run again when it is done")
     settings = job.place.read_settings()
-    if settings == job.settings and job.place.is_finished():
+    if settings == job.settings and job.is_finished():
         return Outcome(job.id, State.SKIPPED)
     return None
 
@@ -228,6 +233,6 @@ def _unpack(files: bytes, job: Job) -> None:
                 (Path(incoming) / f"note.{kind}").replace(place.note(kind))
         arrived = Path(incoming) / "folder"
         paths = [path.relative_to(arrived) for path in arrived.rglob("*") if path.is_file()]
-        for path in sorted(paths, key=lambda path: str(path) in (RESULT, ANALYSIS)):
+        for path in sorted(paths, key=lambda path: str(path) in (RESULT, ANALYSIS) or path.name == VERDICTS):
             (place.folder / path).parent.mkdir(parents=True, exist_ok=True)
             (arrived / path).replace(place.folder / path)

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.runner.grid import Decision
+from newrelax.names import read_spelling, split_spellings
+
 RESULT = "result.json"
 ANALYSIS = "analysis/analysis.json"
+VERDICTS = "complete.json"
 METRICS = "metrics.jsonl"
 CONFIG = "config.json"
 _RESULT_KEYS = ("method", "dataset", "model", "seed", "natural_accuracy", "pgd_accuracy", "certified_accuracy")
@@ -49,12 +53,16 @@ class Place:
         """The finished analysis of the run's network, else None."""
         return read_json(self.folder / ANALYSIS)
 
-    def is_finished(self) -> bool:
-        """True when everything the settings ask for is there."""
-        settings = self.read_settings()
-        if settings is None or self.read_result() is None:
-            return False
-        return not settings["analyze"] or self.read_analysis() is not None
+    def read_verdicts(self, decision: Decision) -> dict[str, Any] | None:
+        """What became of the test examples at the run's radius, when all are decided as `decision` says; else None."""
+        result = self.read_result() or {}
+        verdicts = read_json(self.folder / f"complete-eps{result['eps']:g}" / VERDICTS) if "eps" in result else None
+        if verdicts is None or verdicts.get("timeout") != decision.timeout:
+            return None
+        count = min(decision.limit or float("inf"), result.get("test_images", float("inf")))
+        if count not in (verdicts.get("count"), float("inf")):
+            return None
+        return verdicts if _rungs(verdicts.get("ladder", "")) == _rungs(decision.ladder) else None
 
     def read_epochs(self) -> int | None:
         """How many epochs the trainer has set out for; None before it has."""
@@ -85,6 +93,12 @@ def places(table: Path) -> list[Place]:
 def _alike(said: object, asked: object) -> bool:
     """Whether a result speaks of what was asked for; the trainer writes down paths as absolute ones."""
     return said == asked or (isinstance(said, str) and isinstance(asked, str) and Path(said).name == Path(asked).name)
+
+
+def _rungs(ladder: str) -> list[str]:
+    """The names of a ladder's certifiers; the attack comes first unless it stands elsewhere."""
+    names = [read_spelling(rung).name for rung in split_spellings(ladder)]
+    return names if "attack" in names else ["attack", *names]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -12,9 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainValidator
 
-from experiments.runner.grid import Analysis, Layout, Override, Run, Table, expand
+from experiments.runner.grid import Analysis, Decision, Layout, Override, Run, Table, expand
 from experiments.runner.options import Scalar, options, read_options
 from newrelax.errors import UserError
+from newrelax.registry import Registry
+from plugin.certification.certifiers.ladder import Ladder
 from plugin.settings.table import Table as Settings
 from plugin.settings.table import refuse_unknown, setting
 
@@ -56,6 +58,7 @@ class Sheet(Settings):
     )
     override: list[Section] = setting("`where` and `options` for the runs that it selects; later ones win.", [])
     analyze: Section | None = setting("Relaxations whose properties are measured, on which network (see `Analysis`).", None)
+    decide: Section | None = setting("How the test examples of every trained network are decided (see `Decision`).", None)
     report: Section = setting("How the report arranges the figures (see `Layout`).", {})
 
 
@@ -113,9 +116,11 @@ def parse_table(data: Mapping[str, Any], name: str, place: str) -> Table:
             overrides=tuple(_read_override(section, axes) for section in sheet.override),
             analysis=None if sheet.analyze is None else _read_analysis(sheet.analyze),
             layout=_read_layout(sheet.report, axes),
+            decision=None if sheet.decide is None else _read_decision(sheet.decide, axes),
         )
         _check_templates(table)
         _check_distinct(expand(table))
+        _check_ladder(table)
     return table
 
 
@@ -189,6 +194,13 @@ def _read_analysis(data: Mapping[str, Any]) -> Analysis:
         return Analysis(section.methods, _read_options(section.network, "network"))
 
 
+def _read_decision(data: Mapping[str, Any], axes: Iterable[str]) -> Decision:
+    with _within("[decide]"):
+        if not axes:
+            raise UserError("nothing to decide: expected a [grid] of runs")
+        return Decision.read(data, what="key")
+
+
 def _read_layout(data: Mapping[str, Any], axes: Iterable[str]) -> Layout:
     with _within("[report]"):
         layout = Layout.read(data, what="key")
@@ -217,6 +229,13 @@ def _check_templates(table: Table) -> None:
             table.resolve(cell)
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise UserError(f"{{…}} in an option names no axis: {error}; axes: {', '.join(cell)}") from error
+
+
+def _check_ladder(table: Table) -> None:
+    """Told now, not after the training; a certifier from a plugin's file is known only where that is loaded."""
+    if table.decision is not None and not any("plugin" in run.options for run in expand(table)):
+        with _within("[decide]"):
+            Ladder.read(table.decision.ladder, Registry.load(()))
 
 
 def _check_distinct(runs: Sequence[Run]) -> None:

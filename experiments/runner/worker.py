@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner import causes
+from experiments.runner.grid import Decision
 from experiments.runner.store import Place
 from newrelax.errors import UserError
 from plugin.process.files import write_json
@@ -56,11 +57,19 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A command, and whether its result is there."""
+
+    command: tuple[str, ...]
+    is_done: Callable[[], bool]
+
+
+@dataclass(frozen=True)
 class Job:
     """All that a process on any machine needs for a run: plain data, picklable.
 
-    `train` and then `analyze`, when there is one, are commands that go on with whatever the folder holds; each is run
-    until its result is there.  `environment` is laid over the process's own.
+    `train` and then `analyze` and `decide`, when there are any, are commands that go on with whatever the folder holds; each is
+    run until its result is there.  `decision`: what `decide` is asked.  `environment` is laid over the process's own.
     """
 
     id: str
@@ -68,12 +77,29 @@ class Job:
     settings: Mapping[str, Any]
     train: tuple[str, ...]
     analyze: tuple[str, ...] = ()
+    decide: tuple[str, ...] = ()
+    decision: Decision | None = None
     environment: Mapping[str, str] | None = None
 
     @property
     def place(self) -> Place:
         """The run's files."""
         return Place(Path(self.table), self.id)
+
+    @property
+    def steps(self) -> list[Step]:
+        """The commands in their order."""
+        place, decision = self.place, self.decision
+        steps = [Step(self.train, lambda: place.read_result() is not None)]
+        if self.analyze:
+            steps.append(Step(self.analyze, lambda: place.read_analysis() is not None))
+        if decision is not None:
+            steps.append(Step(self.decide, lambda: place.read_verdicts(decision) is not None))
+        return steps
+
+    def is_finished(self) -> bool:
+        """True when the result of every command is there."""
+        return all(step.is_done() for step in self.steps)
 
 
 def never() -> bool:
@@ -115,22 +141,22 @@ def _attempt_locked(job: Job, lock: Lock, stop: Stop, grace: float) -> Outcome:
         write_json(place.note("json"), job.settings)
     elif settings != dict(job.settings):
         return Outcome(job.id, State.FAILED, _differences(settings, job.settings, place.folder))
-    if place.is_finished():
+    if job.is_finished():
         return Outcome(job.id, State.SKIPPED)
-    if place.read_result() is None:
-        outcome = _run(job, job.train, lock, lambda: place.read_result() is not None, stop, grace)
-        if outcome.state is not State.FINISHED or not job.analyze:
-            return _noted(place, outcome)
-    return _noted(place, _run(job, job.analyze, lock, place.is_finished, stop, grace))
+    outcome = Outcome(job.id, State.FINISHED)
+    for step in job.steps:
+        if outcome.state is State.FINISHED and not step.is_done():
+            outcome = _run(job, step, lock, stop, grace)
+    return _noted(place, outcome)
 
 
-def _run(job: Job, command: tuple[str, ...], lock: Lock, is_done: Callable[[], bool], stop: Stop, grace: float) -> Outcome:
+def _run(job: Job, step: Step, lock: Lock, stop: Stop, grace: float) -> Outcome:
     place = job.place
     started = time.time()
     with place.note("log").open("ab") as log:
         begin = log.tell()
         process = subprocess.Popen(
-            command,
+            step.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -141,7 +167,7 @@ def _run(job: Job, command: tuple[str, ...], lock: Lock, is_done: Callable[[], b
         stopped = _wait(process, stop, grace)
     code = process.returncode
     _append(place.note("attempts.jsonl"), {"started": started, "ended": time.time(), "returncode": code})
-    if is_done():
+    if step.is_done():
         return Outcome(job.id, State.FINISHED)
     if stopped:
         return Outcome(job.id, State.STOPPED, "stopped; run again to resume")

@@ -171,6 +171,76 @@ def test_ten_kills_lose_nothing_and_repeat_nothing(bench, tmp_path):
     assert not bench.count("overlap")
 
 
+DECIDED = TABLE + '[decide]\nladder = "IBP,exact"\ntimeout = 3\n'
+
+
+def test_trained_networks_are_decided_once(bench, capsys):
+    bench.table.write_text(DECIDED)
+    assert bench.run() == 0
+    assert set(bench.verdicts()) == IDS
+    assert bench.run() == 0
+    assert bench.count("decided") == bench.count("end") == dict.fromkeys(IDS, 1)
+    assert "6 skipped" in capsys.readouterr().out
+
+
+def test_what_was_trained_before_is_only_decided(bench):
+    bench.run()
+    assert not bench.verdicts()
+    bench.table.write_text(DECIDED)
+    result = invoke(main, [str(bench.table), "--dry-run", "--out", str(bench.out)])
+    assert result.output.count("begun") == len(IDS)
+    assert bench.run() == 0
+    assert set(bench.verdicts()) == IDS
+    assert bench.count("start") == dict.fromkeys(IDS, 1)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param("ladder = 'CROWN,exact'\ntimeout = 3", id="ladder"),
+        pytest.param("ladder = 'IBP,exact'\ntimeout = 9", id="timeout"),
+    ],
+)
+def test_verdicts_of_another_question_are_left_alone(bench, capsys, section):
+    bench.table.write_text(DECIDED)
+    bench.run(only="method=IBP,seed=0")
+    bench.table.write_text(f"{TABLE}[decide]\n{section}\n")
+    assert bench.run(only="method=IBP,seed=0") == 1
+    assert "holds verdicts of another question" in capsys.readouterr().out
+    assert bench.count("start")["FC-IBP-seed0"] == 1
+    assert bench.verdicts()["FC-IBP-seed0"]["timeout"] == 3
+
+
+def test_more_examples_of_the_same_question(bench):
+    bench.table.write_text(f"{DECIDED}limit = 20")
+    bench.run(only="method=IBP,seed=0")
+    bench.table.write_text(f"{DECIDED}limit = 30")
+    assert bench.run(only="method=IBP,seed=0") == 0
+    assert bench.verdicts()["FC-IBP-seed0"]["count"] == 30
+
+
+@pytest.mark.parametrize(
+    ("plan", "decisions", "message"),
+    [
+        pytest.param(["kill", "CUDA out of memory"], 3, "", id="passing"),
+        pytest.param(["unknown certifier 'IPB'"] * 9, 1, "unknown certifier 'IPB'", id="for good"),
+        pytest.param(["silent"] * 9, 1, "ended without a result", id="no verdicts"),
+    ],
+)
+def test_a_failed_decision_keeps_the_network(bench, capsys, plan, decisions, message):
+    bench.table.write_text(DECIDED)
+    bench.misbehave(**{"decide CROWN": plan})
+    assert bench.run(only="method=CROWN,seed=0") == (1 if message else 0)
+    assert message in capsys.readouterr().out
+    assert bench.count("decide")["FC-CROWN-seed0"] == decisions
+    assert bench.count("start")["FC-CROWN-seed0"] == 1
+    assert ("FC-CROWN-seed0" in bench.verdicts()) == (not message)
+    bench.misbehave()
+    assert bench.run(only="method=CROWN,seed=0") == 0
+    assert bench.count("start")["FC-CROWN-seed0"] == 1
+    assert not Place(bench.out / "small", "FC-CROWN-seed0").note("failure.json").exists()
+
+
 def wait_for(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
     while not condition():

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from experiments.runner.grid import expand
+from experiments.runner.jobs import make_job
 from experiments.runner.only import parse_only
 from experiments.runner.table_file import change, load_table
 from newrelax.errors import UserError
@@ -13,7 +14,14 @@ from tests.experiments.runner.sweep import make_table
 
 @pytest.mark.parametrize(
     ("name", "runs"),
-    [("table1", 1), ("table2", 4 * 6 + 6 + 6), ("table3", 40), ("table4", 7 * 6 * 4), ("smoothing", 3 * 5 * (1 + 3 * 3 * 2))],
+    [
+        ("table1", 1),
+        ("table2", 4 * 6 + 6 + 6),
+        ("table3", 40),
+        ("table4", 7 * 6 * 4),
+        ("schemes", 3 * 7 * 5),
+        ("smoothing", 3 * 5 * (1 + 3 * 3 * 2)),
+    ],
     ids=lambda value: str(value),
 )
 def test_builtin_tables_expand(name, runs):
@@ -77,6 +85,12 @@ def test_only(only, ids):
     assert [run.id for run in expand(table, only=parse_only(only, table))] == ids
 
 
+def test_only_takes_spellings_with_parameters():
+    table = load_table("schemes")
+    runs = expand(table, only=parse_only("loss=STAPS:split=1,lambda=0.4|MTL:alpha=0.5,method=IBP,seed=0", table))
+    assert [run.options["loss"] for run in runs] == ["MTL:alpha=0.5", "STAPS:split=1,lambda=0.4"]
+
+
 @pytest.mark.parametrize(
     ("only", "message"),
     [
@@ -101,6 +115,37 @@ def test_scale_shortens_a_table_s_own_epochs():
     table = make_table(grid={"model": ["FC"]}, options={"epochs": 60}, override=[])
     (run,) = expand(table, scale=0.1, seeds=1)
     assert run.arguments() == ["--epochs", "6", "--model", "FC", "--seed", "0"]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        pytest.param({}, ["--ladder", "IBP,CROWN-IBP-R,CROWN,alpha-CROWN,exact", "--timeout", "20"], id="defaults"),
+        pytest.param(
+            {"ladder": "CROWN,exact", "timeout": 2.5, "limit": 100},
+            ["--ladder", "CROWN,exact", "--timeout", "2.5", "--limit", "100"],
+            id="own",
+        ),
+    ],
+)
+def test_trained_networks_are_decided_by_the_table_s_ladder(section, words, tmp_path):
+    run = expand(make_table(decide=section))[0]
+    job = make_job(run, tmp_path, data_dir=tmp_path / "data", device="cpu")
+    assert job.decide[1:] == (
+        *("-m", "plugin.evaluate", "--run", str(tmp_path / "sweep" / run.id), "--complete", *words),
+        *("--data-dir", str(tmp_path / "data"), "--device", "cpu"),
+    )
+
+
+def test_networks_that_are_only_analysed_are_not_decided():
+    network = {"method": "natural", "dataset": "digits"}
+    runs = expand(make_table(decide={}, analyze={"methods": ["IBP"], "network": network}))
+    assert [run.decision is None for run in runs] == [bool(run.analyze) for run in runs]
+    assert {bool(run.analyze) for run in runs} == {True, False}
+
+
+def test_deciding_changes_no_run():
+    assert [run.settings() for run in expand(make_table(decide={}))] == [run.settings() for run in expand(make_table())]
 
 
 def test_equal_settings_mean_an_equal_run():

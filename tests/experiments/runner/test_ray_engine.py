@@ -15,7 +15,7 @@ from experiments.runner.jobs import make_job
 from experiments.runner.ray_engine import RayEngine
 from experiments.runner.table_file import load_table
 from tests.support.calls import invoke
-from tests.support.fake_runs import IDS, Bench
+from tests.support.fake_runs import IDS, TABLE, Bench
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read at import, see ray_engine.py
 try:
@@ -54,6 +54,14 @@ def test_same_results_as_local_processes(cluster, bench, tmp_path, gather):
     assert bench.run(engine="ray", gather=gather) == 0
     if not gather:  # gathered runs keep their journal on their node
         assert bench.count("start") == dict.fromkeys(IDS, 1)
+
+
+@needs_ray
+@pytest.mark.parametrize("gather", [False, True], ids=["shared folder", "gathered"])
+def test_verdicts_come_back(cluster, bench, gather):
+    bench.table.write_text(f"{TABLE}[decide]\n")
+    assert bench.run(engine="ray", gather=gather, only="seed=0") == 0
+    assert set(bench.verdicts()) == {name for name in IDS if name.endswith("seed0")}
 
 
 @needs_ray

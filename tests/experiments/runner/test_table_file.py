@@ -13,7 +13,7 @@ from tests.experiments.runner.sweep import make_table
 
 
 def test_builtin_tables_are_listed():
-    assert table_names() == ["smoothing", "table1", "table2", "table3", "table4"]
+    assert table_names() == ["schemes", "smoothing", "table1", "table2", "table3", "table4"]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,20 @@ def test_wrong_changes_say_what_is_known(setting, message):
         pytest.param({"seeds": [1, 1]}, "seeds: expected a number of seeds", id="seed twice"),
         pytest.param({"seeds": True}, "seeds: expected a number of seeds", id="seeds yes"),
         pytest.param({"analyze": {"methods": []}}, "[analyze]: methods: expected", id="nothing to analyse"),
+        pytest.param({"decide": {"ladders": "IBP"}}, "[decide]: unknown key 'ladders'; did you mean ladder", id="decide"),
+        pytest.param({"decide": {"timeout": 0}}, "[decide]: timeout: expected", id="no time"),
+        pytest.param({"decide": {"timeout": "20"}}, "[decide]: timeout: expected a number, got '20'", id="time as a text"),
+        pytest.param(
+            {"decide": {"ladder": "IPB,exact"}}, "[decide]: unknown certifier 'IPB'; did you mean IBP", id="unknown certifier"
+        ),
+        pytest.param({"decide": {"ladder": "IBP:steps"}}, "[decide]: expected NAME:key=value", id="no spelling"),
+        pytest.param({"decide": {"ladder": ""}}, "[decide]: --ladder: expected certifiers", id="no certifier"),
+        pytest.param({"decide": {"limit": 0}}, "[decide]: limit: expected", id="no examples"),
+        pytest.param(
+            {"decide": {}, "grid": [], "override": [], "analyze": {"methods": ["IBP"]}},
+            "[decide]: nothing to decide",
+            id="no runs",
+        ),
         pytest.param({"report": {"heatmap": ["omega"]}}, "[report]: heatmap: expected two axes", id="one axis"),
         pytest.param({"report": {"group": ["depth"]}}, "[report]: unknown axis 'depth' (known: F, omega)", id="group"),
         pytest.param(
@@ -69,6 +83,11 @@ def test_a_table_refuses_in_one_line_that_names_the_file(changes, message):
     with pytest.raises(UserError, match="^sweep.toml: .*" + re.escape(message)) as refusal:
         make_table(**changes)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_certifier_may_come_from_a_plugin():
+    table = make_table(decide={"ladder": "Mine,exact"}, options={"plugin": "mine.py", "method": "{omega}{F}"})
+    assert table.decision.ladder == "Mine,exact"
 
 
 def test_a_user_s_own_file(tmp_path):
@@ -86,7 +105,7 @@ def test_a_damaged_file(tmp_path, text):
 
 
 def test_an_unknown_table_names_the_known_ones():
-    with pytest.raises(UserError, match="no table 'table9': known are smoothing, table1, table2, table3, table4"):
+    with pytest.raises(UserError, match="no table 'table9': known are schemes, smoothing, table1, table2, table3, table4"):
         load_table("table9")
 
 
