@@ -28,8 +28,9 @@ from newrelax.cli import debug_option, run_command
 from newrelax.document import Grid, Heading, Paragraph, markdown
 from newrelax.errors import UserError
 from plugin.certification.properties import decide
+from plugin.formats.extras import installed
 from plugin.process.device import device_name
-from plugin.process.files import write_output
+from plugin.process.files import write_json, write_output
 from plugin.verify import verify
 
 DECIDED = ("unsat", "sat")
@@ -102,15 +103,28 @@ class Kept:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "outcomes.jsonl"
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
-        self.outcomes = [Outcome.from_json(json.loads(line)) for line in lines if line.endswith("}")]
+        self.outcomes = [outcome for outcome in map(_read, lines) if outcome is not None]
+        self._path.write_text("".join(_line(each) for each in self.outcomes), encoding="utf-8")  # without a line cut short
 
     def add(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(outcome)) + "\n")
+            file.write(_line(outcome))
 
 
-def document(name: str, outcomes: Sequence[Outcome], seconds: float, device: str) -> str:
+def _line(outcome: Outcome) -> str:
+    return json.dumps(asdict(outcome)) + "\n"
+
+
+def _read(line: str) -> Outcome | None:
+    """None for a line that an interrupted write has cut short."""
+    try:
+        return Outcome.from_json(json.loads(line))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def document(name: str, outcomes: Sequence[Outcome], seconds: float, threads: int, device: str) -> str:
     """The whole table as Markdown."""
     counts = Counter(each.verdict for each in outcomes)
     decided = sum(counts[word] for word in DECIDED)
@@ -124,13 +138,14 @@ def document(name: str, outcomes: Sequence[Outcome], seconds: float, device: str
         for group, found in groups.items()
     ]
     hours = sum(each.seconds for each in outcomes) / 3600
+    by = " by onnxruntime" if installed("onnxruntime") else ""
     told = "contradicts none of the verdicts that were given" if not wrong else f"contradicts {len(wrong)} given verdicts"
     return markdown(
         [
             Heading(f"{name}: {decided} of {len(outcomes)} decided", 1),
             Paragraph(
-                f"At most {seconds:g} s an instance, each in a process of its own with one thread, on {device}; together "
-                f"{hours:.2f} hours. It {told}. Each `sat` was replayed by onnxruntime."
+                f"At most {seconds:g} s an instance, each in a process of its own, threads: {threads}, on {device}; together "
+                f"{hours:.2f} hours. It {told}. Each `sat` was replayed{by}."
             ),
             Paragraph(f"`python -m experiments.vnncomp …/{name} --timeout {seconds:g} --out …`"),
             Grid.of(["", "instances", *words], summary),
@@ -146,6 +161,14 @@ def document(name: str, outcomes: Sequence[Outcome], seconds: float, device: str
     )
 
 
+def _check_same(path: Path, question: dict[str, float]) -> None:
+    """Keeps what is asked for beside the outcomes. Raises UserError where those in the folder answer something else."""
+    if not path.is_file():
+        write_json(path, question)
+    elif (held := json.loads(path.read_text(encoding="utf-8"))) != question:
+        raise UserError(f"{path.parent} holds outcomes with {held}, not {question}: choose another folder with --out")
+
+
 @click.command(context_settings={"max_content_width": 120})
 @click.argument("folder", type=FOLDER)
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120, show_default=True, help="Seconds an instance.")
@@ -158,6 +181,7 @@ def command(folder: Path, timeout: float, jobs: int, threads: int, limit: int | 
     """Decides the instances of a benchmark, and says where the verdict that was given is another."""
     instances = read_instances(folder)[:limit]
     kept = Kept(out)
+    _check_same(out / "question.json", {"timeout": timeout, "threads": threads})
     done = {each.instance.key for each in kept.outcomes}
     context = multiprocessing.get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -169,7 +193,7 @@ def command(folder: Path, timeout: float, jobs: int, threads: int, limit: int | 
             click.echo(f"{outcome.instance.key}: {outcome.verdict} in {outcome.seconds:.1f} s", err=True)
     order = {each.key: i for i, each in enumerate(instances)}
     outcomes = sorted((each for each in kept.outcomes if each.instance.key in order), key=lambda each: order[each.instance.key])
-    text = document(folder.name, outcomes, timeout, device_name(torch.device("cpu")))
+    text = document(folder.name, outcomes, timeout, threads, device_name(torch.device("cpu")))
     write_output(out / "README.md", text)
     click.echo(text.partition("## ")[0])
     wrong = [each for each in outcomes if each.contradicts]

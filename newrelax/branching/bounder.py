@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from newrelax.branching.cases import Cases, Layer
+from newrelax.branching.root import movable
 from newrelax.branching.unsafe import Unsafe
 from newrelax.network.enclosures import Planes
 from newrelax.network.operators.elementwise import Relu
@@ -57,12 +58,8 @@ class Bounder:
 
     @cached_property
     def movable(self) -> bool:
-        """Whether any slope in [0, 1] will do for a lower line: the relaxation's pass through the origin, and need not be
-        parallel to the upper ones."""
-        if self.problem.relaxations.parallel:
-            return False
-        planes = [self._planes(layer, layer.lower, layer.upper) for layer in self.layers]
-        return all(not bool(layer.gathered(each.lower_offset).any()) for layer, each in zip(self.layers, planes, strict=True))
+        """Whether slopes may be chosen freely, see `movable`."""
+        return movable(self.problem, self._before)
 
     def _planes(self, layer: Layer, lower: Tensor, upper: Tensor) -> Planes:
         operator = self.problem.network.steps[layer.index].operator
@@ -81,7 +78,7 @@ class Bounder:
         zeros = torch.zeros_like(slopes)
         start = Cases(signs, ends[:1], ends[1:], slopes, zeros, zeros + 1, lower.new_zeros(1, len(self.unsafe.limit)))
         rows = self._pass(start, slopes).lower_bounds(self.unsafe.matrix.unsqueeze(0)) - self.unsafe.limit
-        return replace(start, rows=rows)
+        return replace(start, rows=_known(rows))
 
     def bound(self, cases: Cases) -> Tensor:
         """Lower bounds of the worth in each case, [batch]."""
@@ -120,7 +117,7 @@ class Bounder:
             )
             slopes, multipliers = best.get(SLOPES, cases.slopes), cases.scale * best[MULTIPLIERS]
         at = row.unsqueeze(1)
-        rows = cases.rows.scatter(1, at, torch.maximum(cases.rows.gather(1, at), highest.unsqueeze(1)))
+        rows = cases.rows.scatter(1, at, torch.fmax(cases.rows.gather(1, at), highest.unsqueeze(1)))
         return replace(cases, slopes=slopes, multipliers=multipliers, rows=rows)
 
     def refreshed(self, cases: Cases, neuron: Tensor) -> Cases:
@@ -146,8 +143,8 @@ class Bounder:
             found = self._pass(cases, cases.slopes).lower_bounds_at(layer.source, torch.cat([rows, -rows], 1))
         low, high = found.chunk(2, 1)
         lower, upper, numbers = cases.lower.clone(), cases.upper.clone(), layer.first + open_ones
-        lower[:, numbers] = torch.maximum(lower[:, numbers], low)
-        upper[:, numbers] = torch.minimum(upper[:, numbers], -high)
+        lower[:, numbers] = torch.fmax(lower[:, numbers], low)
+        upper[:, numbers] = torch.fmin(upper[:, numbers], -high)
         empty = (lower > upper + EMPTY).any(1)  # no input has these signs
         rows = torch.where(empty.unsqueeze(1), math.inf, cases.rows)
         return replace(cases, lower=lower, upper=torch.maximum(upper, lower), rows=rows)
@@ -221,6 +218,11 @@ class Bounder:
             extra[layer.source] = extra[layer.source] + part if layer.source in extra else part
         matrix = self.unsafe.matrix[row].unsqueeze(1)
         return self._pass(cases, slopes, box).lower_bounds(matrix, extra, visit).squeeze(1) - self.unsafe.limit[row]
+
+
+def _known(bounds: Tensor) -> Tensor:
+    """What is no number bounds nothing."""
+    return torch.where(bounds.isnan(), -math.inf, bounds)
 
 
 def _repeated(box: Ends, count: int) -> Ends:

@@ -95,8 +95,10 @@ class _Search:
         return Minimum(bound, self.value, self.point, bound >= self.value - 2 * self.settings.gap)
 
     def _without_closed(self, parts: Part) -> Part:
-        """The boxes that are open; the others' bounds are kept. A box without any width has no halves."""
-        still = (parts.bound < self.enough) & ((parts.upper - parts.lower).flatten(1).amax(1) > 0)
+        """The boxes that are open; the others' bounds are kept. A box that has no number between its ends has no halves."""
+        middle = (parts.lower + parts.upper) / 2
+        divisible = ((middle > parts.lower) & (middle < parts.upper)).flatten(1).any(1)
+        still = (parts.bound < self.enough) & divisible
         self.closed = min(self.closed, float(torch.where(still, math.inf, parts.bound).amin()))
         return parts.only(still)
 
@@ -108,8 +110,10 @@ class _Search:
         bound = torch.maximum(bound, parts.bound.repeat(2))  # a half's bound is no worse than the whole's
         self._try(lower, upper)
         for i in ((bound < self.enough) & (crossing <= self.settings.solved)).nonzero().flatten().tolist():
+            if time.monotonic() > self.deadline:
+                break
             exact = self._solved(lower[i : i + 1], upper[i : i + 1])
-            if exact is not None:
+            if exact is not None and exact >= self.enough:
                 self.closed = min(self.closed, max(float(bound[i]), exact))
                 bound[i] = math.inf
         return Part(lower, upper, bound, row)
@@ -141,7 +145,9 @@ class _Search:
         width = (parts.upper - parts.lower).flatten(1)
         gains = (low.abs() + high.abs()).flatten(1) * width
         gains = torch.where(gains.isfinite(), gains, width)
-        return torch.where(width > 0, gains, -1.0).argmax(1)
+        middle = (parts.lower + parts.upper).flatten(1) / 2
+        divisible = (middle > parts.lower.flatten(1)) & (middle < parts.upper.flatten(1))
+        return torch.where(divisible, gains, -1.0).argmax(1)
 
     def _try(self, lower: Tensor, upper: Tensor) -> None:
         """The least worth at the boxes' centres, and at the corners that the gradient points to from there."""

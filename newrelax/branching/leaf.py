@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 
 import torch
@@ -37,9 +38,10 @@ def encoded(problem: Problem, before: Mapping[int, tuple[Ends, ...]] | None = No
 def solve(encoding: Encoding, unsafe: Unsafe, seconds: float, signs: Tensor | None = None, above: float = math.inf) -> Minimum:
     """The least worth over the encoding's box, or where its crossing units have the signs (0: either); the least over the
     conjunctions of what the solver finds for each."""
-    found = [
-        minimum(encoding, part.matrix, -part.limit, seconds=max(0.1, seconds), above=above, signs=signs)
-        for part in (unsafe.parts([i]) for i in range(len(unsafe)))
-    ]
+    deadline = time.monotonic() + seconds
+    found = []
+    for number in range(len(unsafe)):
+        part, share = unsafe.parts([number]), (deadline - time.monotonic()) / (len(unsafe) - number)
+        found.append(minimum(encoding, part.matrix, -part.limit, seconds=max(0.01, share), above=above, signs=signs))
     least = min(found, key=lambda each: each.value)
     return Minimum(min(each.bound for each in found), least.value, least.point, all(each.proven for each in found))

@@ -182,7 +182,10 @@ class Search:
             self._value, self._point = float(worth[best]), points[best].clone()
 
     def _solve(self, case: Cases) -> None:
-        """A case in which every sign is given is a linear program, or a small mixed-integer one where other steps bend."""
+        """A case in which every sign is given is a linear program, or a small mixed-integer one where other steps bend.
+
+        One that the solver had no time for stays open.
+        """
         found = float(self._bounder.bound(case))
         if self._encoding is not None:
             left = self._deadline - time.monotonic()
@@ -190,12 +193,17 @@ class Search:
             found = max(found, answer.bound - self._settings.clearance)
             if answer.point is not None:
                 self._try(answer.point.view(1, *self._bounder.problem.network.input_shape))
+            if not answer.proven and found < self._enough:
+                heapq.heappush(self._open, (found, next(self._number), case))
+                self._deadline = -math.inf
+                return
         self._closed = min(self._closed, found)
 
     def _signs(self, encoding: Encoding, case: Cases) -> Tensor:
         """Signs of the encoding's crossing units; those of other steps than ReLUs are open."""
         parts = {layer.index: case.signs[0, layer.part] for layer in self._bounder.layers}
-        return torch.cat([parts.get(units.step, units.lower.new_zeros(len(units))).cpu() for units in encoding.units])
+        found = [parts.get(units.step, units.lower.new_zeros(len(units))).cpu() for units in encoding.units]
+        return torch.cat(found) if found else torch.zeros(0)
 
     @cached_property
     def _encoding(self) -> Encoding | None:

@@ -43,11 +43,15 @@ def optimised(problem: Problem, before: Mapping[int, tuple[Ends, ...]], steps: i
     `time.monotonic`'s clock, after which layers stay as they are.
     """
     found: Before = dict(before)
+    if not movable(problem, found):
+        return found
     for index in sorted(before):
         step = problem.network.steps[index]
         if not isinstance(step.operator, Relu) or not _bent_before(problem, found, index) or time.monotonic() > deadline:
             continue
         low, high = found[index][0]
+        if not bool(((low < 0) & (high > 0)).any()):
+            continue
         crossing = ((low < 0) & (high > 0)).flatten().nonzero().flatten()
         ends = torch.cat([low.flatten()[crossing], -high.flatten()[crossing]])
         signs = torch.cat([torch.ones_like(crossing), -torch.ones_like(crossing)]).to(low)
@@ -74,19 +78,46 @@ def _moved(problem: Problem, before: Before, index: int, at: Tensor, signs: Tens
     coefficients[torch.arange(rows), 0, at] = signs
     coefficients = coefficients.view(rows, 1, *shape)
     start: Choices = {}
+    ancestors = _ancestors(problem, index)
     for i, ends in before.items():
         operator = problem.network.steps[i].operator
-        if i < index and isinstance(operator, Relu):
+        if i in ancestors and isinstance(operator, Relu):
             start[i] = _repeated(operator.planes(*ends[0], problem.relaxations).lower_slopes[0], rows).clone()
     ascent = Ascent(steps, dict.fromkeys(start, 1.0))
     return ascent.best(start, lambda slopes: LinearPass(each, mode, slopes).lower_bounds_at(source, coefficients).squeeze(1))[1]
 
 
+def movable(problem: Problem, before: Mapping[int, tuple[Ends, ...]]) -> bool:
+    """Whether any slope in [0, 1] will do below a crossing ReLU: the relaxation's lower lines pass through the origin, and need
+    not be parallel to the upper ones."""
+    if problem.relaxations.parallel:
+        return False
+    for index, (ends, *_) in before.items():
+        operator = problem.network.steps[index].operator
+        if isinstance(operator, Relu):
+            crossing = (ends[0] < 0) & (ends[1] > 0)
+            if bool((operator.planes(*ends, problem.relaxations).lower_offset[crossing] != 0).any()):
+                return False
+    return True
+
+
+def _ancestors(problem: Problem, index: int) -> set[int]:
+    """The steps that a step is computed from."""
+    found: set[int] = set()
+    todo = list(problem.network.steps[index].inputs)
+    while todo:
+        step = todo.pop()
+        if step >= 0 and step not in found:
+            found.add(step)
+            todo.extend(problem.network.steps[step].inputs)
+    return found
+
+
 def _bent_before(problem: Problem, before: Before, index: int) -> bool:
-    """Whether any ReLU before a step crosses, so that there are slopes to move."""
-    for i, ends in before.items():
-        if i < index and isinstance(problem.network.steps[i].operator, Relu):
-            low, high = ends[0]
+    """Whether any ReLU that a step is computed from crosses, so that there are slopes to move."""
+    for i in _ancestors(problem, index) & set(before):
+        if isinstance(problem.network.steps[i].operator, Relu):
+            low, high = before[i][0]
             if bool(((low < 0) & (high > 0)).any()):
                 return True
     return False

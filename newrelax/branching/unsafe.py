@@ -28,7 +28,8 @@ class Unsafe:
 
     @classmethod
     def any_of(cls, conjunctions: Sequence[tuple[Tensor, Tensor]]) -> Unsafe:
-        """From (matrix, limit) of each conjunction."""
+        """From (matrix, limit) of each conjunction; one without rows holds for all outputs, which 0·z ≤ 0 says as well."""
+        conjunctions = [(matrix, limit) if len(limit) else _always(matrix, limit) for matrix, limit in conjunctions]
         number = torch.cat([torch.full((len(limit),), i) for i, (_, limit) in enumerate(conjunctions)])
         return cls(
             torch.cat([matrix for matrix, _ in conjunctions]),
@@ -52,3 +53,8 @@ class Unsafe:
         """At or below zero exactly where outputs [batch, outputs] are unsafe, [batch]: the least over conjunctions of the
         largest matrix·z − limit. Lower bounds of the rows make a lower bound of it."""
         return self.of_each(outputs @ self.matrix.t() - self.limit).amin(1)
+
+
+def _always(matrix: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """A condition on as many outputs that always holds."""
+    return matrix.new_zeros(1, matrix.shape[1]), limit.new_zeros(1)

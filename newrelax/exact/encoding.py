@@ -64,6 +64,16 @@ class Encoding:
         return len(self.lower)
 
     @property
+    def middle(self) -> Tensor:
+        """The box's centre, [features]."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def half(self) -> Tensor:
+        """Half of its width, [features]."""
+        return (self.upper - self.lower) / 2
+
+    @property
     def crossing(self) -> int:
         """How many ReLUs are left to decide."""
         return sum(map(len, self.units))
@@ -86,6 +96,9 @@ def encode(network: Network, lower: Tensor, upper: Tensor, before: Mapping[int, 
         inputs = [forms[i].over(variables) for i in step.inputs]
         if isinstance(step.operator, Affine):
             forms[index] = _through(step.operator, inputs)
+        elif not isinstance(step.operator, (Relu, Bent)):
+            what = step.source or type(step.operator).__name__
+            raise UserError(f"{step.place}: {what} is not made of ReLUs, so that no exact answer is to be had")
         else:
             (ends,) = before[index]
             forms[index], made = _bent(index, step, inputs[0], (ends[0][0], ends[1][0]), variables)
@@ -107,13 +120,10 @@ def _bent(index: int, step: Step, form: Form, ends: Ends, variables: int) -> tup
     operator, low, high = step.operator, *ends
     if isinstance(operator, Relu):
         slope, offset, bends = torch.zeros_like(low), torch.zeros_like(low), [(torch.ones_like(low), torch.zeros_like(low))]
-    elif isinstance(operator, Bent):
+    else:
+        assert isinstance(operator, Bent)
         slope, offset = _like(operator.slope, low), _like(operator.offset, low)
         bends = [(_like(bend.weight, low), _like(bend.at, low)) for bend in operator.bends]
-    else:
-        raise UserError(
-            f"{step.place}: {step.source or type(operator).__name__} is not made of ReLUs, so that no exact answer is to be had"
-        )
     total = Form(form.matrix * slope, form.constant * slope + offset)
     made: list[Units] = []
     for weight, at in bends:

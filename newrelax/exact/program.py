@@ -21,6 +21,8 @@ from newrelax.exact.quiet import quiet_output
 CLEARANCE = 1e-4
 """How far above zero, in units of the function, a bound must lie to count: a hundred times the solver's own tolerances of
 1e-6, which it is allowed to violate constraints by."""
+TOLERANCE = 1e-6
+"""What each scaled constraint may be violated by; where a function moves by more than a hundred, its bound is taken down."""
 INFEASIBLE, LIMIT = 2, 1  # statuses of scipy.optimize.milp
 
 
@@ -43,55 +45,79 @@ def minimum(
     rows = functions.view(-1, functions.shape[-1])
     constants = rows @ encoding.outputs.constant + (0.0 if offset is None else offset)
     program = _Program(encoding, torch.zeros(encoding.crossing) if signs is None else signs, above)
-    constraints = [*program.constraints(), *program.largest(rows @ encoding.outputs.matrix.t(), constants)]
+    largest, spread = program.largest(rows @ encoding.outputs.matrix.t(), constants)
     options = {"mip_rel_gap": 0.0} | ({} if seconds == math.inf else {"time_limit": max(seconds, 0.01)})
     with quiet_output():
         found = milp(
-            program.objective, integrality=program.integrality, bounds=program.bounds, constraints=constraints, options=options
+            program.objective,
+            integrality=program.integrality,
+            bounds=program.bounds,
+            constraints=[*program.constraints(), largest],
+            options=options,
         )
+    lost = max(0.0, TOLERANCE * spread - CLEARANCE)
     if found.status == INFEASIBLE:
-        return Minimum(above, math.inf, None, True)
+        return Minimum(above - lost, math.inf, None, True)
     bound = -math.inf if found.mip_dual_bound is None else float(found.mip_dual_bound)
+    if found.status == 0 and not encoding.crossing:  # a linear program has no other bound than its value
+        bound = float(found.fun)
+    bound = min(bound, above) - lost
     if found.x is None:
-        return Minimum(min(bound, above), math.inf, None, False)
-    point = torch.from_numpy(found.x[: encoding.features]).to(encoding.lower)
+        return Minimum(bound, math.inf, None, False)
+    point = encoding.middle + encoding.half * torch.from_numpy(found.x[: encoding.features]).to(encoding.lower)
     point = torch.minimum(torch.maximum(point, encoding.lower), encoding.upper)
     return Minimum(bound, float(found.fun), point, found.status == 0)
 
 
 class _Program:
-    """The constraints of an encoding: variables are the input's, the crossing ReLUs', their binaries, the largest function."""
+    """The constraints of an encoding. Variables are the input's, the crossing ReLUs', their binaries, the largest function.
+
+    All but the last are scaled to [−1, 1] or [0, 1], and rows to their largest pre-activation: the solver drops coefficients
+    below 1e-9, and its tolerances are absolute.
+    """
 
     def __init__(self, encoding: Encoding, signs: Tensor, above: float) -> None:
         self._encoding = encoding
         features, crossing = encoding.features, encoding.crossing
-        upper = [_numpy(units.upper) for units in encoding.units]
         self.size = features + 2 * crossing + 1
+        self._scale = np.concatenate([_numpy(encoding.half), *(_numpy(units.upper) for units in encoding.units)])
+        self._shift = np.concatenate([_numpy(encoding.middle), np.zeros(crossing)])
         self.bounds = Bounds(
-            np.concatenate([_numpy(encoding.lower), np.zeros(crossing), _numpy(signs > 0), [-np.inf]]),
-            np.concatenate([_numpy(encoding.upper), *upper, _numpy(signs >= 0), [above]]),
+            np.concatenate([-np.ones(features), np.zeros(crossing), _numpy(signs > 0), [-np.inf]]),
+            np.concatenate([np.ones(features + crossing), _numpy(signs >= 0), [above]]),
         )
         self.integrality = np.concatenate([np.zeros(features + crossing), np.ones(crossing), [0]])
         self.objective = np.zeros(self.size)
         self.objective[-1] = 1.0
 
-    def largest(self, coefficients: Tensor, constants: Tensor) -> list[LinearConstraint]:
-        """That the last variable is at least each function; coefficients: of the encoding's variables, [rows, variables]."""
-        rows = _numpy(coefficients)
+    def _scaled(self, rows: np.ndarray, constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Forms rows·variables + constants, [rows, variables before], in terms of the scaled variables."""
+        before = rows.shape[1]
+        return rows * self._scale[:before], constants + rows @ self._shift[:before]
+
+    def largest(self, coefficients: Tensor, constants: Tensor) -> tuple[LinearConstraint, float]:
+        """That the last variable is at least each function, and how far the scaled variables can move one of them.
+
+        coefficients: of the encoding's variables, [rows, variables].
+        """
+        rows, offsets = self._scaled(_numpy(coefficients), _numpy(constants))
         padding = np.zeros((len(rows), self.size - rows.shape[1] - 1))
         matrix = sparse.csr_array(np.hstack([rows, padding, -np.ones((len(rows), 1))]))
-        return [LinearConstraint(matrix, -np.inf, -_numpy(constants))]
+        return LinearConstraint(matrix, -np.inf, -offsets), float(np.abs(rows).sum(1).max())
 
     def constraints(self) -> list[LinearConstraint]:
         found = []
         crossing = self._encoding.crossing
         for units in self._encoding.units:
             count, first = len(units), units.first
-            pre = sparse.csr_array(_numpy(units.pre.matrix).T)
+            low, high = _numpy(units.lower), _numpy(units.upper)
+            size = np.maximum(-low, high)
+            rows, constant = self._scaled(_numpy(units.pre.matrix).T, _numpy(units.pre.constant))
+            rows, constant, low, high = rows / size[:, None], constant / size, low / size, high / size
+            pre = sparse.csr_array(rows)
             pre = sparse.hstack([pre, sparse.csr_array((count, self.size - pre.shape[1]))], format="csr")
-            own = self._selection(count, first)
+            own = self._selection(count, first) * high[:, None]
             binary = self._selection(count, first + crossing)
-            low, high, constant = _numpy(units.lower), _numpy(units.upper), _numpy(units.pre.constant)
             found += [
                 LinearConstraint(own - pre, constant, np.inf),
                 LinearConstraint(own - pre - binary * low[:, None], -np.inf, constant - low),

@@ -39,10 +39,10 @@ class Ascent:
             for step in range(self.steps + 1):
                 value = worth(moving)
                 better = torch.ones_like(value, dtype=torch.bool) if highest is None else value.detach() > highest
-                highest = value.detach() if highest is None else torch.maximum(highest, value.detach())
+                highest = value.detach() if highest is None else torch.fmax(highest, value.detach())
                 for key, choice in moving.items():
                     best[key] = torch.where(better.view(-1, *[1] * (choice.ndim - 1)), choice.detach(), best[key])
-                if step == self.steps or bool((highest >= self.enough).all()):
+                if step == self.steps or not value.requires_grad or bool((highest >= self.enough).all()):
                     break
                 gradients = torch.autograd.grad(-value.sum(), list(moving.values()), allow_unused=True)
                 for choice, gradient in zip(moving.values(), gradients, strict=True):

@@ -58,16 +58,20 @@ def decide(
     notes: list[str] = []
     parts = [(case, Unsafe.any_of([(each.matrix, each.limit) for each in case.unsafe])) for case in asked.cases if case.unsafe]
     for case, unsafe in parts:
+        if time.monotonic() > deadline:
+            return Answer("timeout", note="no time was left to attack every case")
         if asking.tried(attacked(model, input_shape, case, unsafe)):
             return asking.answer("sat")
     method = registry.get_method("CROWN")
     for case, unsafe in parts:
+        if time.monotonic() > deadline:
+            return Answer("timeout", note=notes[0] if notes else "no time was left for every case")
         lower, upper = case.lower.view(1, *input_shape), case.upper.view(1, *input_shape)
         problem = Problem(network, lower, upper, method.lines, chunk_memory(lower.device))
         for point, bound in _searched(problem, unsafe, Boxes(method.propagation), deadline):
             if point is not None and asking.tried(point.view(1, *input_shape)):
                 return asking.answer("sat")
-            if bound is not None and bound < ABOVE:
+            if bound is not None and not bound >= ABOVE:
                 notes.append(f"the bound of a case is {bound:.3g}, not above zero")
     if not notes:
         return Answer("unsat")
@@ -158,7 +162,7 @@ def _searched(problem: Problem, unsafe: Unsafe, boxes: Boxes, deadline: float) -
     if bool((bounds > ABOVE).all()):
         return
     before = optimised(problem, before, 20, time.monotonic() + 0.2 * left())
-    open_ones = unsafe.parts(torch.nonzero(bounds <= ABOVE).flatten().tolist())
+    open_ones = unsafe.parts(torch.nonzero(~(bounds > ABOVE)).flatten().tolist())
     search = Neurons().search(problem, open_ones, before, above=ABOVE, below=0)
     found = search.run(0.1 * left())
     yield found.point, None

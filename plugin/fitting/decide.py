@@ -11,10 +11,11 @@ from plugin.certification.verdicts import Line, Store, Summary
 from plugin.fitting.subject import Subject
 from plugin.process.device import device_name
 from plugin.process.files import write_atomically, write_json
+from plugin.process.lock import locked
 from plugin.process.tensors import weights_digest
 from plugin.runs.versions import versions
 
-SUMMARY, PICTURE = "complete.json", "decided.png"
+SUMMARY, PICTURE, LOCK = "complete.json", "decided.png", ".lock"
 
 
 def default_folder(run: Path | None, subject: Subject, eps: float) -> Path:
@@ -31,12 +32,14 @@ def decide(
     """Decides the first `limit` test examples, or all. Returns the summary, and what is written to complete.json.
 
     Raises:
-        UserError: the folder holds verdicts of another question.
+        UserError: the folder holds verdicts of another question, or another process decides there.
     """
     x, y = subject.dataset.test_x[:limit].cpu(), subject.dataset.test_y[:limit].cpu()
     facts = {"model": subject.name, "weights": weights_digest(subject.model), "dataset": subject.dataset.name, **work.facts()}
-    store = Store(folder, facts)
-    summary = decide_all(work, x, y, store, jobs=jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK):  # two processes would decide the same examples
+        store = Store(folder, facts)
+        summary = decide_all(work, x, y, store, jobs=jobs)
     values = {
         "model": subject.name,
         "dataset": subject.dataset.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.vnncomp import Instance, Outcome, answered, document, main, read_instances
+from experiments.vnncomp import Instance, Kept, Outcome, answered, document, main, read_instances
 from plugin.formats.extras import installed
 
 PACKAGES = ("onnx", "onnx2torch", "onnxruntime")
@@ -40,11 +40,11 @@ def outcome(asked: str, verdict: str, given: str = "") -> Outcome:
 
 
 def test_the_table_counts_and_says_who_contradicts() -> None:
-    told = document("mine", [outcome("a", "unsat", "unsat"), outcome("b", "sat"), outcome("c", "timeout")], 10, "a CPU")
+    told = document("mine", [outcome("a", "unsat", "unsat"), outcome("b", "sat"), outcome("c", "timeout")], 10, 1, "a CPU")
     assert "# mine: 2 of 3 decided" in told
     assert "contradicts none" in told
     assert "| net.onnx | 3 | 1 | 1 | 0 | 1 |" in told
-    assert "contradicts 1 given" in document("mine", [outcome("a", "sat", "unsat")], 10, "a CPU")
+    assert "contradicts 1 given" in document("mine", [outcome("a", "sat", "unsat")], 10, 1, "a CPU")
 
 
 @pytest.mark.parametrize("given", ["disputed", "open", "not given", ""])
@@ -55,6 +55,21 @@ def test_what_nobody_is_sure_of_contradicts_nothing(given: str) -> None:
 def benchmark(folder: Path) -> Path:
     (folder / "instances.csv").write_text("network,property,verdict\nnet.onnx,a.vnnlib,unsat\nnet.onnx,b.vnnlib,sat\n")
     return folder
+
+
+def test_a_line_cut_short_is_asked_again_and_other_limits_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    lines = [json.dumps({**vars(each), "instance": vars(each.instance)}) for each in (outcome("a", "sat"), outcome("b", "sat"))]
+    (out / "outcomes.jsonl").write_text(lines[0] + "\n" + lines[1][:-9])
+    kept = Kept(out)
+    assert [each.instance.asked for each in kept.outcomes] == ["a"]
+    kept.add(outcome("c", "unsat"))
+    assert [each.instance.asked for each in Kept(out).outcomes] == ["a", "c"]
+    (tmp_path / "instances.csv").write_text("network,property,verdict\nnet.onnx,a,sat\n")
+    assert main([str(tmp_path), "--out", str(out), "--timeout", "5"]) == 0
+    assert main([str(tmp_path), "--out", str(out), "--timeout", "9"]) == 2
+    assert "choose another folder with --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("found", "code"), [("unsat", 0), ("sat", 2)], ids=["as given", "contradiction"])

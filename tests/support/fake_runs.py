@@ -34,7 +34,8 @@ class Bench:
 
     def commands(self, pause: float = 0.0) -> Commands:
         # -I and -S: nothing but the standard library is needed, and each start counts.
-        return Commands(train=(sys.executable, "-I", "-S", str(TRAINER), "--pause", str(pause)))
+        program = (sys.executable, "-I", "-S", str(TRAINER))
+        return Commands(train=(*program, "--pause", str(pause)), decide=program)
 
     def run(self, **options) -> int:
         options = {"jobs": 2, "pause": 0.01, "commands": self.commands(), "out": self.out, **options}
@@ -44,6 +45,10 @@ class Bench:
         """The runner as a process of its own."""
         options = {"jobs": jobs, "pause": 0.01, "retries": 20, "commands": self.commands(pause), "out": self.out}
         return Runner(str(self.table), options)
+
+    def verdicts(self) -> dict[str, dict]:
+        """What was written of each run's decided examples."""
+        return {path.parent.parent.name: json.loads(path.read_text()) for path in self.out.glob("small/*/*/complete.json")}
 
     def misbehave(self, **plan: list[str]) -> None:
         (self.out / "misbehave.json").write_text(json.dumps(plan))

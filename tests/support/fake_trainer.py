@@ -1,5 +1,7 @@
 """A stand-in for `plugin.train` that ends in milliseconds: same options, same run folder, told when to fail.
 
+With `--complete` it stands in for `plugin.evaluate --complete` of such a run; it misbehaves as method "decide METHOD".
+
 Its result is a function of its settings alone.  The journal, a file beside the table's folder, gets a line for each
 start and each end, so that tests can count.  Misbehaviour is read from `misbehave.json` beside the journal:
 method -> list of what to do at its first, second … start.
@@ -15,6 +17,41 @@ import time
 from pathlib import Path
 
 EPOCHS = 4
+
+
+def decide() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--complete", action="store_true")
+    for name in ("ladder", "data-dir", "device"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--timeout", type=float)
+    parser.add_argument("--limit", type=int)
+    arguments = parser.parse_args()
+    run, home = arguments.run, arguments.run.parent.parent
+    with (home / "journal.txt").open("a") as journal:
+        print("decide", run.name, os.getpid(), file=journal)
+    result = json.loads((run / "result.json").read_text())
+    plan = json.loads((home / "misbehave.json").read_text()) if (home / "misbehave.json").exists() else {}
+    starts = sum(line.split()[:2] == ["decide", run.name] for line in (home / "journal.txt").read_text().splitlines())
+    todo = plan.get(f"decide {result['method']}", [])
+    misbehave(todo[starts - 1] if starts <= len(todo) else "")
+    folder = run / f"complete-eps{result['eps']:g}"
+    folder.mkdir(exist_ok=True)
+    verdicts = {
+        "ladder": f"attack:steps=40,restarts=3,{arguments.ladder}",
+        "timeout": arguments.timeout,
+        "count": arguments.limit or 100,
+        "verified": result["certified_accuracy"] + 0.05,
+        "undecided": 0.0,
+    }
+    if (folder / "complete.json").exists():
+        held = json.loads((folder / "complete.json").read_text())
+        if any(held[name] != verdicts[name] for name in ("ladder", "timeout")):
+            sys.exit(f"error: {folder} holds verdicts of another question")
+    replace(folder / "complete.json", verdicts)
+    with (home / "journal.txt").open("a") as journal:
+        print("decided", run.name, os.getpid(), file=journal)
 
 
 def main() -> None:
@@ -66,6 +103,7 @@ def main() -> None:
         "dataset": arguments.dataset,
         "model": arguments.model,
         "eps": 0.3,
+        "test_images": 100,
         "epochs": arguments.epochs,
         "seed": arguments.seed,
         "natural_accuracy": base + 0.3,
@@ -98,4 +136,4 @@ def misbehave(what: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    decide() if "--complete" in sys.argv else main()

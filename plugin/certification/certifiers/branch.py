@@ -13,6 +13,7 @@ from newrelax.branching.boxes import FEW, Boxes
 from newrelax.branching.neurons import Neurons
 from newrelax.branching.root import Before, back_substituted
 from newrelax.branching.unsafe import Unsafe
+from newrelax.errors import UserError
 from newrelax.exact.minimum import Minimum
 from newrelax.methods.method import Method
 from newrelax.network.network import Network
@@ -38,6 +39,8 @@ class Branch(Certifier):
 
     def __post_init__(self) -> None:
         check_decides(self.method)
+        if self.steps < 0 or self.batch_size < 1:
+            raise UserError(f"branch: expected steps from 0 and batch_size from 1, got {self.steps} and {self.batch_size}")
 
     @property
     def label(self) -> str:
@@ -57,7 +60,7 @@ class Branch(Certifier):
         if example.margins is not None:
             known = torch.maximum(known, example.margins.double())
         known = known[0] if known.ndim > 1 else known
-        still = known <= 0
+        still = ~(known >= POSITIVE)
         if bool(still.any()):
             found = self._searched(problem, Unsafe.either(matrix[0, still]), before, deadline - time.monotonic())
             if found.bound < POSITIVE:

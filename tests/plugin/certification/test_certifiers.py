@@ -23,6 +23,8 @@ from plugin.certification.complete import Work, decide_all
 from plugin.certification.region import Region
 from plugin.certification.verdicts import VERDICTS, Line, Store, Summary
 from plugin.evaluate import main
+from plugin.fitting.decide import LOCK
+from plugin.process.lock import locked
 from plugin.train import main as train
 from tests.conftest import REPOSITORY
 from tests.newrelax.exact import brute_force
@@ -187,6 +189,14 @@ def test_the_command_decides_and_writes(run: Path, tmp_path: Path, capsys: pytes
     assert json.loads((tmp_path / "v" / "complete.json").read_text()) == figures
     lines = [json.loads(line) for line in (tmp_path / "v" / VERDICTS).read_text().splitlines()]
     assert sorted(line["image"] for line in lines) == list(range(20))
+
+
+def test_two_processes_do_not_decide_in_one_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "v").mkdir()
+    with locked(tmp_path / "v" / LOCK):
+        assert main(command(run, tmp_path / "v")) == 2
+    assert "wait for it" in capsys.readouterr().err
+    assert main(command(run, tmp_path / "v")) == 0
 
 
 def verdicts(folder: Path) -> list[tuple[int, str, str]]:
