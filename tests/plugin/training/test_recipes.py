@@ -173,7 +173,7 @@ def test_what_is_given_comes_before_the_recipe() -> None:
     given = {"lr": 0.01, "init": "torch", "regularizer": "none", "average": "ema", "ramp": 3, "train_eps": 0.2, "kappa": 0.7}
     found = recipe("mnist", "CONV", "IBP", recipe="modern", epochs=7, **given)
     assert (found.lr, found.init, found.regularizer, found.ramp) == (0.01, "torch", None, 3)
-    assert (found.average, found.train_eps, found.kappa) == ("ema:from=0.8,decay=0.999", 0.2, (0.7, 0.7))
+    assert (found.average, found.train_eps, found.kappa) == ("ema:decay=0.999,from=0.8", 0.2, (0.7, 0.7))
 
 
 def write(path: Path, text: str) -> str:
