@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from newrelax.branching.cases import Cases, Layer
-from newrelax.branching.root import movable
+from newrelax.branching.root import copies, movable, repeated
 from newrelax.branching.unsafe import Unsafe
 from newrelax.network.enclosures import Planes
 from newrelax.network.operators.elementwise import Relu
@@ -82,12 +82,11 @@ class Bounder:
 
     def bound(self, cases: Cases) -> Tensor:
         """Lower bounds of the worth in each case, [batch]."""
-        return self.unsafe.of_each(cases.rows).amin(1)
+        return self.unsafe.deciding(cases.rows)[0]
 
     def row(self, cases: Cases) -> Tensor:
-        """The row that decides each case's bound: the best one of its worst conjunction, [batch]."""
-        worst = self.unsafe.of_each(cases.rows).argmin(1, keepdim=True)
-        return torch.where(self.unsafe.conjunction == worst, cases.rows, -math.inf).argmax(1)
+        """The row that decides each case's bound, [batch]."""
+        return self.unsafe.deciding(cases.rows)[1]
 
     def settled(self, cases: Cases, steps: int, enough: float) -> Cases:
         """The same with every row bounded by ascent that decides a bound which is not good enough."""
@@ -122,9 +121,8 @@ class Bounder:
 
     def refreshed(self, cases: Cases, neuron: Tensor) -> Cases:
         """Ends of the neurons after the layer of each case's `neuron` [batch], whose sign was just given, found anew."""
-        first = min((layer.first + len(layer.at) for layer in self.layers), default=0)
         early = neuron < self.layers[-1].first
-        if not bool(early.any()) or first == self.neurons:
+        if not bool(early.any()):
             return cases
         part = cases[early]
         for layer in self.layers[1:]:
@@ -152,8 +150,7 @@ class Bounder:
     def look(self, cases: Cases) -> Look:
         """Where the bounds of cases are attained, and what each open neuron costs them."""
         problem = self.problem
-        lower = problem.lower.repeat(len(cases), *[1] * (problem.lower.ndim - 1)).requires_grad_()
-        upper = problem.upper.repeat(len(cases), *[1] * (problem.upper.ndim - 1)).requires_grad_()
+        lower, upper = (repeated(end, len(cases)).clone().requires_grad_() for end in (problem.lower, problem.upper))
         probe = torch.zeros_like(cases.slopes, requires_grad=True)
         arriving = torch.zeros_like(cases.slopes)
         by_index = {layer.index: layer for layer in self.layers}
@@ -179,15 +176,11 @@ class Bounder:
         return Look(point, loss, arriving.abs())
 
     def _pass(self, cases: Cases, slopes: Tensor, box: Ends | None = None) -> LinearPass:
-        count = len(cases)
-        known: dict[int, tuple[Ends, ...]] = {
-            index: tuple((low.expand(count, *low.shape[1:]), high.expand(count, *high.shape[1:])) for low, high in ends)
-            for index, ends in self._before.items()
-        }
+        each, known = copies(self.problem, self._before, len(cases))
         for layer in self.layers:
             known[layer.index] = (self._ends(cases, layer),)
-        lower, upper = box if box is not None else _repeated((self.problem.lower, self.problem.upper), count)
-        each = replace(self.problem, lower=lower, upper=upper)
+        if box is not None:
+            each = replace(each, lower=box[0], upper=box[1])
         moved = {layer.index: layer.spread(slopes) for layer in self.layers} if self.movable else {}
         return LinearPass(each, Mode(known=known), moved)
 
@@ -223,7 +216,3 @@ class Bounder:
 def _known(bounds: Tensor) -> Tensor:
     """What is no number bounds nothing."""
     return torch.where(bounds.isnan(), -math.inf, bounds)
-
-
-def _repeated(box: Ends, count: int) -> Ends:
-    return box[0].expand(count, *box[0].shape[1:]), box[1].expand(count, *box[1].shape[1:])

@@ -32,6 +32,12 @@ class Part(NamedTuple):
     bound: Tensor
     row: Tensor
 
+    @property
+    def divisible(self) -> Tensor:
+        """Which inputs have a number between their ends, [batch, inputs]."""
+        middle = (self.lower + self.upper) / 2
+        return ((middle > self.lower) & (middle < self.upper)).flatten(1)
+
     def only(self, chosen: Tensor) -> Part:
         return Part(*(each[chosen] for each in self))
 
@@ -96,9 +102,7 @@ class _Search:
 
     def _without_closed(self, parts: Part) -> Part:
         """The boxes that are open; the others' bounds are kept. A box that has no number between its ends has no halves."""
-        middle = (parts.lower + parts.upper) / 2
-        divisible = ((middle > parts.lower) & (middle < parts.upper)).flatten(1).any(1)
-        still = (parts.bound < self.enough) & divisible
+        still = (parts.bound < self.enough) & parts.divisible.any(1)
         self.closed = min(self.closed, float(torch.where(still, math.inf, parts.bound).amin()))
         return parts.only(still)
 
@@ -128,8 +132,7 @@ class _Search:
         crossing = torch.zeros(len(lower), dtype=torch.long, device=lower.device)
         for low, high in found.layers:
             crossing += ((low < 0) & (high > 0)).flatten(1).sum(1)
-        bound, worst = unsafe.of_each(rows).min(1)
-        row = torch.where(unsafe.conjunction == worst.unsqueeze(1), rows, -torch.inf).argmax(1)
+        bound, row = unsafe.deciding(rows)
         return bound, crossing, row
 
     def _across(self, parts: Part) -> Tensor:
@@ -145,9 +148,7 @@ class _Search:
         width = (parts.upper - parts.lower).flatten(1)
         gains = (low.abs() + high.abs()).flatten(1) * width
         gains = torch.where(gains.isfinite(), gains, width)
-        middle = (parts.lower + parts.upper).flatten(1) / 2
-        divisible = (middle > parts.lower.flatten(1)) & (middle < parts.upper.flatten(1))
-        return torch.where(divisible, gains, -1.0).argmax(1)
+        return torch.where(parts.divisible, gains, -1.0).argmax(1)
 
     def _try(self, lower: Tensor, upper: Tensor) -> None:
         """The least worth at the boxes' centres, and at the corners that the gradient points to from there."""

@@ -71,8 +71,8 @@ def optimised(problem: Problem, before: Mapping[int, tuple[Ends, ...]], steps: i
 def _moved(problem: Problem, before: Before, index: int, at: Tensor, signs: Tensor, steps: int) -> Tensor:
     """Lower bounds of signs·z at places `at` of the input of step `index`, each with slopes of its own, [rows]."""
     source, rows = problem.network.steps[index].inputs[0], len(at)
-    each = replace(problem, lower=_repeated(problem.lower, rows), upper=_repeated(problem.upper, rows))
-    mode = Mode(known={i: tuple((_repeated(a, rows), _repeated(b, rows)) for a, b in ends) for i, ends in before.items()})
+    each, known = copies(problem, before, rows)
+    mode = Mode(known=known)
     shape = problem.network.steps[source].shape
     coefficients = torch.zeros(rows, 1, torch.Size(shape).numel()).to(problem.lower)
     coefficients[torch.arange(rows), 0, at] = signs
@@ -82,7 +82,7 @@ def _moved(problem: Problem, before: Before, index: int, at: Tensor, signs: Tens
     for i, ends in before.items():
         operator = problem.network.steps[i].operator
         if i in ancestors and isinstance(operator, Relu):
-            start[i] = _repeated(operator.planes(*ends[0], problem.relaxations).lower_slopes[0], rows).clone()
+            start[i] = repeated(operator.planes(*ends[0], problem.relaxations).lower_slopes[0], rows).clone()
     ascent = Ascent(steps, dict.fromkeys(start, 1.0))
     return ascent.best(start, lambda slopes: LinearPass(each, mode, slopes).lower_bounds_at(source, coefficients).squeeze(1))[1]
 
@@ -123,5 +123,13 @@ def _bent_before(problem: Problem, before: Before, index: int) -> bool:
     return False
 
 
-def _repeated(value: Tensor, rows: int) -> Tensor:
-    return value.expand(rows, *value.shape[1:])
+def copies(problem: Problem, before: Mapping[int, tuple[Ends, ...]], count: int) -> tuple[Problem, Before]:
+    """A single box, and the ends over it, as so many examples."""
+    each = replace(problem, lower=repeated(problem.lower, count), upper=repeated(problem.upper, count))
+    known = {i: tuple((repeated(low, count), repeated(high, count)) for low, high in ends) for i, ends in before.items()}
+    return each, known
+
+
+def repeated(value: Tensor, count: int) -> Tensor:
+    """A view of [1, …] as [count, …]."""
+    return value.expand(count, *value.shape[1:])

@@ -49,6 +49,12 @@ class Unsafe:
         index = self.conjunction.expand_as(rows)
         return torch.full((len(rows), len(self)), -torch.inf).to(rows).scatter_reduce(1, index, rows, "amax")
 
+    def deciding(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """From bounds of the rows [batch, rows]: the worth's, and the row that it rests on, the best one of the worst
+        conjunction, [batch] each."""
+        bound, worst = self.of_each(rows).min(1)
+        return bound, torch.where(self.conjunction == worst.unsqueeze(1), rows, -torch.inf).argmax(1)
+
     def worth(self, outputs: Tensor) -> Tensor:
         """At or below zero exactly where outputs [batch, outputs] are unsafe, [batch]: the least over conjunctions of the
         largest matrix·z − limit. Lower bounds of the rows make a lower bound of it."""

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from newrelax.arguments import model_dtype
 from newrelax.branching.boxes import FEW, Boxes
 from newrelax.branching.leaf import encoded, solve
 from newrelax.branching.neurons import Neurons
@@ -91,8 +92,8 @@ class Asking:
     def tried(self, points: Tensor) -> bool:
         """Whether one of the points [batch, *input_shape] is a counterexample as the network computes."""
         with evaluating(self.model), torch.no_grad():
-            outputs = self.model(points.to(_dtype(self.model)))
-        for point, found in zip(points.to(_dtype(self.model)), outputs, strict=True):
+            outputs = self.model(points.to(model_dtype(self.model)))
+        for point, found in zip(points.to(model_dtype(self.model)), outputs, strict=True):
             if self.asked.met_by(_inside(point, self.asked), found):
                 self.point, self.outputs = point, found
                 return True
@@ -100,10 +101,6 @@ class Asking:
 
     def answer(self, verdict: Literal["sat"]) -> Answer:
         return Answer(verdict, self.point, self.outputs)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((each.dtype for each in model.parameters()), torch.get_default_dtype())
 
 
 def _inside(point: Tensor, asked: Property) -> Tensor:
@@ -121,7 +118,7 @@ def attacked(
     model: nn.Module, input_shape: tuple[int, ...], case: Case, unsafe: Unsafe, *, restarts: int = 20, steps: int = 60
 ) -> Tensor:
     """The points that signed gradient steps from random points of the box find for each conjunction; seeded."""
-    dtype = _dtype(model)
+    dtype = model_dtype(model)
     lower, upper = (end.to(dtype).view(1, *input_shape) for end in (case.lower, case.upper))
     count = len(unsafe)
     draw = torch.Generator().manual_seed(0)
