@@ -9,7 +9,6 @@ a run that was interrupted goes on where it was.
 from __future__ import annotations
 
 import csv
-import json
 import multiprocessing
 import os
 import sys
@@ -17,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from newrelax.errors import UserError
 from plugin.certification.properties import decide
 from plugin.formats.extras import installed
 from plugin.process.device import device_name
-from plugin.process.files import write_json, write_output
+from plugin.process.files import write_output
+from plugin.process.journal import Journal
 from plugin.verify import verify
 
 DECIDED = ("unsat", "sat")
@@ -96,32 +96,10 @@ def _file(folder: Path, name: str) -> Path:
     return packed if packed.is_file() else plain
 
 
-class Kept:
-    """The outcomes in a folder, a line each."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "outcomes.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
-        self.outcomes = [outcome for outcome in map(_read, lines) if outcome is not None]
-        self._path.write_text("".join(_line(each) for each in self.outcomes), encoding="utf-8")  # without a line cut short
-
-    def add(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(_line(outcome))
-
-
-def _line(outcome: Outcome) -> str:
-    return json.dumps(asdict(outcome)) + "\n"
-
-
-def _read(line: str) -> Outcome | None:
-    """None for a line that an interrupted write has cut short."""
-    try:
-        return Outcome.from_json(json.loads(line))
-    except (ValueError, TypeError, KeyError):
-        return None
+def journal(folder: Path, timeout: float, threads: int) -> Journal[Outcome]:
+    """The outcomes in a folder. Raises UserError where they were found with other limits."""
+    question = {"timeout": timeout, "threads": threads}
+    return Journal(folder, question, "outcomes.jsonl", read=Outcome.from_json, key=lambda each: each.instance.key)
 
 
 def document(name: str, outcomes: Sequence[Outcome], seconds: float, threads: int, device: str) -> str:
@@ -161,14 +139,6 @@ def document(name: str, outcomes: Sequence[Outcome], seconds: float, threads: in
     )
 
 
-def _check_same(path: Path, question: dict[str, float]) -> None:
-    """Keeps what is asked for beside the outcomes. Raises UserError where those in the folder answer something else."""
-    if not path.is_file():
-        write_json(path, question)
-    elif (held := json.loads(path.read_text(encoding="utf-8"))) != question:
-        raise UserError(f"{path.parent} holds outcomes with {held}, not {question}: choose another folder with --out")
-
-
 @click.command(context_settings={"max_content_width": 120})
 @click.argument("folder", type=FOLDER)
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120, show_default=True, help="Seconds an instance.")
@@ -180,19 +150,16 @@ def _check_same(path: Path, question: dict[str, float]) -> None:
 def command(folder: Path, timeout: float, jobs: int, threads: int, limit: int | None, out: Path) -> None:
     """Decides the instances of a benchmark, and says where the verdict that was given is another."""
     instances = read_instances(folder)[:limit]
-    kept = Kept(out)
-    _check_same(out / "question.json", {"timeout": timeout, "threads": threads})
-    done = {each.instance.key for each in kept.outcomes}
+    kept = journal(out, timeout, threads)
     context = multiprocessing.get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(answered, folder, each, timeout, threads) for each in instances if each.key not in done]
+        waiting = [pool.submit(answered, folder, each, timeout, threads) for each in instances if each.key not in kept.entries]
         for future in as_completed(waiting):
             outcome = future.result()
-            kept.add(outcome)
+            kept.add([outcome])
             click.echo(f"{outcome.instance.key}: {outcome.verdict} in {outcome.seconds:.1f} s", err=True)
-    order = {each.key: i for i, each in enumerate(instances)}
-    outcomes = sorted((each for each in kept.outcomes if each.instance.key in order), key=lambda each: order[each.instance.key])
+    outcomes = [kept.entries[each.key] for each in instances]
     text = document(folder.name, outcomes, timeout, threads, device_name(torch.device("cpu")))
     write_output(out / "README.md", text)
     click.echo(text.partition("## ")[0])

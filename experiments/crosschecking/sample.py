@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from newrelax.errors import UserError
-from plugin.certification.verdicts import QUESTION, VERDICTS, Line
+from plugin.certification.verdicts import VERDICTS, Line
+from plugin.process.journal import QUESTION
 
 
 def read_verdicts(folder: Path) -> tuple[dict[str, Any], list[Line]]:
@@ -32,7 +33,7 @@ def _line(text: str) -> Line | None:
         values = json.loads(text)
     except ValueError:
         return None
-    return Line(**{**values, "point": None if values["point"] is None else tuple(values["point"])})
+    return Line.from_json(values)
 
 
 def verdict_folder(run: Path | None, given: Path | None) -> Path:

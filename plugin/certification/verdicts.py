@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from newrelax.errors import UserError
 from plugin.certification.certifiers.base import Example, Verdict
-from plugin.process.files import no_space_is_user_error, write_atomically, write_json
+from plugin.process.journal import Journal
 
 LEFT_OPEN = "left open"
-QUESTION, VERDICTS = "question.json", "verdicts.jsonl"
+VERDICTS = "verdicts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,60 +44,24 @@ class Line:
             point=None if example.point is None else tuple(example.point.flatten().tolist()),
         )
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Line:
+        """Raises TypeError or KeyError for what is no line."""
+        return cls(**{**values, "point": None if values["point"] is None else tuple(values["point"])})
+
 
 class Store:
-    """A folder with the verdicts of one question: `question.json` says which, `verdicts.jsonl` has a line for each example."""
+    """A folder with the verdicts of one question; lines: of the examples that are decided, by their numbers."""
 
     def __init__(self, folder: Path, question: Mapping[str, Any]) -> None:
         """Opens or makes the folder. Raises UserError when it holds verdicts of another question."""
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / QUESTION
-        if path.exists():
-            _check_same(path, question)
-        else:
-            write_json(path, question)
-        self.lines = {line.image: line for line in self._read()}
-        self._mend()
+        self._journal = Journal(folder, question, VERDICTS, read=Line.from_json, key=lambda line: line.image)
+        self.lines = {line.image: line for line in self._journal.entries.values()}
 
     def add(self, lines: Sequence[Line]) -> None:
         """Keeps verdicts, on the disk before it returns."""
-        path = self.folder / VERDICTS
-        with no_space_is_user_error(path), open(path, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(asdict(line)) + "\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
+        self._journal.add(lines)
         self.lines.update({line.image: line for line in lines})
-
-    def _read(self) -> list[Line]:
-        """The whole lines; one that a kill cut short is left out."""
-        path = self.folder / VERDICTS
-        found = []
-        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                values = json.loads(text)
-                found.append(Line(**{**values, "point": None if values["point"] is None else tuple(values["point"])}))
-            except (ValueError, TypeError, KeyError):
-                continue
-        return found
-
-    def _mend(self) -> None:
-        """Takes a line that was cut short out of the file, so that the next one does not grow on it."""
-        path = self.folder / VERDICTS
-        whole = "".join(json.dumps(asdict(line)) + "\n" for line in self.lines.values()).encode()
-        if path.exists() and path.read_bytes() != whole:
-            write_atomically(path, whole)
-
-
-def _check_same(path: Path, question: Mapping[str, Any]) -> None:
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    wanted = json.loads(json.dumps(question))
-    for name in wanted:
-        if stored.get(name) != wanted[name]:
-            raise UserError(
-                f"{path.parent} holds verdicts with {name} {stored.get(name)!r}, not {wanted[name]!r}: "
-                "choose another folder with --out"
-            )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.vnncomp import Instance, Kept, Outcome, answered, document, main, read_instances
+from experiments.vnncomp import Instance, Outcome, answered, document, journal, main, read_instances
 from plugin.formats.extras import installed
 
 PACKAGES = ("onnx", "onnx2torch", "onnxruntime")
@@ -62,10 +62,10 @@ def test_a_line_cut_short_is_asked_again_and_other_limits_elsewhere(tmp_path: Pa
     out.mkdir()
     lines = [json.dumps({**vars(each), "instance": vars(each.instance)}) for each in (outcome("a", "sat"), outcome("b", "sat"))]
     (out / "outcomes.jsonl").write_text(lines[0] + "\n" + lines[1][:-9])
-    kept = Kept(out)
-    assert [each.instance.asked for each in kept.outcomes] == ["a"]
-    kept.add(outcome("c", "unsat"))
-    assert [each.instance.asked for each in Kept(out).outcomes] == ["a", "c"]
+    kept = journal(out, 5, 1)
+    assert [each.instance.asked for each in kept.entries.values()] == ["a"]
+    kept.add([outcome("c", "unsat")])
+    assert [each.instance.asked for each in journal(out, 5, 1).entries.values()] == ["a", "c"]
     (tmp_path / "instances.csv").write_text("network,property,verdict\nnet.onnx,a,sat\n")
     assert main([str(tmp_path), "--out", str(out), "--timeout", "5"]) == 0
     assert main([str(tmp_path), "--out", str(out), "--timeout", "9"]) == 2
