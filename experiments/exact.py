@@ -1,104 +1,56 @@
-"""Command line: exact robust accuracies beside the paper's certified ones, from folders of `plugin.evaluate --complete`.
+"""Command line: exact robust accuracies beside those of own certifiers, as a page made of the networks kept beside it.
 
-python -m experiments.exact IBP=verdicts/box DeepZ=verdicts/zono --out experiments/results/exact/README.md
+python -m experiments.exact                                                      # the page again, from what is kept
+python -m experiments.exact IBP=verdicts/box DeepZ=verdicts/zono                 # with networks decided anew
+python -m experiments.exact --runs runs/digits                                   # with the decided runs of a table
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from experiments.reporting.paper import find_paper_figure
+from experiments.deciding.network import merge, read_networks, written
+from experiments.deciding.page import build_page
+from experiments.deciding.sources import read_folder, read_runs
 from newrelax.cli import debug_option, run_command
-from newrelax.document import Bullets, Grid, Heading, Paragraph, markdown
+from newrelax.document import Picture, markdown
 from newrelax.errors import UserError
-from plugin.process.files import write_output
+from plugin.process.files import write_atomically, write_output
 
-HEADER = (
-    "trained with",
-    "images",
-    "natural",
-    "attack leaves",
-    "exact",
-    "undecided",
-    "certified in the paper",
-    "exact − paper",
-    "CPU hours",
-)
-
-
-def read_folder(spec: str) -> tuple[str, dict[str, Any]]:
-    """The method and the figures of METHOD=FOLDER.
-
-    Raises:
-        UserError: another form, or a folder without complete.json.
-    """
-    method, equals, folder = spec.partition("=")
-    path = Path(folder) / "complete.json"
-    if not equals or not path.is_file():
-        raise UserError(f"expected METHOD=FOLDER with a folder made by plugin.evaluate --complete, got {spec!r}")
-    return method, dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def row(method: str, figures: dict[str, Any]) -> list[str]:
-    """A line of the table; fractions in percent."""
-    paper = find_paper_figure({"dataset": figures["dataset"], "model": figures["model"], "method": method})
-    certified = None if paper is None else paper.certified
-    exact = 100 * figures["verified"]
-    return [
-        method,
-        f"{figures['count']:,}",
-        f"{100 * figures['natural_accuracy']:.2f}",
-        f"{100 * figures['pgd_accuracy']:.2f}",
-        f"{exact:.2f}",
-        f"{100 * figures['undecided']:.2f}",
-        "" if certified is None else f"{certified:.1f}",
-        "" if certified is None else f"{exact - certified:+.1f}",
-        f"{figures['seconds'] / 3600:.2f}",
-    ]
-
-
-def document(read: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """The table as Markdown."""
-    first = read[0][1]
-    rungs = {
-        method: ", ".join(f"{name} {each['decided']}" for name, each in figures["rungs"].items()) for method, figures in read
-    }
-    return markdown(
-        [
-            Heading(f"Exact robust accuracy, {first['model']} on {first['dataset']}, ε = {first['eps']:g}", 1),
-            Paragraph(
-                "In percent of the first images of the test set. Exact: proven for every point of the ball; undecided is "
-                f"left open after {first['timeout']:g} s an image. Ladder: {first['ladder']}. Device: {first['device']}. "
-                "The paper's figures are of the whole test set, by the method's own relaxation."
-            ),
-            Grid.of(HEADER, [row(*each) for each in read]),
-            Paragraph(
-                "Each line: `python -m plugin.evaluate --model … --weights … --dataset … --eps … --complete --limit …`; "
-                "all: `python -m experiments.exact METHOD=FOLDER …`."
-            ),
-            Heading("Who decided"),
-            Bullets([f"{method}: {text}" for method, text in rungs.items()]),
-        ]
-    )
+RESULTS = Path(__file__).parent / "results" / "exact"
+NETWORKS, PAGE = "networks.jsonl", "README.md"
+FOLDER = click.Path(path_type=Path, file_okay=False)
+PUBLISHED = "the authors' released weights"
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, metavar="METHOD=FOLDER…")
-@click.option("--out", type=click.Path(path_type=Path), help="Markdown file; default standard output.")
+@click.argument("folders", nargs=-1, metavar="[METHOD=FOLDER]…")
+@click.option("--origin", default=PUBLISHED, show_default=True, help="Where the networks of METHOD=FOLDER are from.")
+@click.option("--runs", multiple=True, type=FOLDER, help="A table's folder of decided runs, or one such run; may be repeated.")
+@click.option("--out", type=FOLDER, default=RESULTS, help="Folder of the kept networks and the page; default results/exact.")
 @debug_option
-def command(folders: tuple[str, ...], out: Path | None) -> None:
-    """Exact robust accuracies beside the paper's certified ones."""
-    text = document([read_folder(spec) for spec in folders])
-    if out is None:
-        click.echo(text)
-    else:
-        write_output(out, text)
+def command(folders: tuple[str, ...], origin: str, runs: tuple[Path, ...], out: Path) -> None:
+    """The page of exact accuracies; what is found in the folders is kept beside it.
+
+    METHOD=FOLDER: a folder made by `plugin.evaluate --complete`, with the own relaxation's word on the same images,
+    `plugin.evaluate --method METHOD --json FOLDER/own.json`.
+    """
+    found = [read_folder(spec, origin) for spec in folders]
+    found += [network for folder in runs for network in read_runs(folder)]
+    networks = merge(read_networks(out / NETWORKS), found)
+    if not networks:
+        raise UserError(f"no networks are kept in {out}: expected METHOD=FOLDER or --runs FOLDER")
+    blocks = build_page(networks)
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in (block for block in blocks if isinstance(block, Picture)):
+        write_atomically(out / picture.file, picture.content)
+    write_output(out / NETWORKS, written(networks))
+    write_output(out / PAGE, markdown(blocks))
+    click.echo(f"{out / PAGE}: {len(networks)} networks")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
