@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 from experiments.reporting.csv_files import rows_grid, times_grid
-from experiments.reporting.summary import Row, Variant, collect_properties, collect_rows, timings
+from experiments.reporting.properties import collect_properties
+from experiments.reporting.summary import Row, Variant, collect_rows, timings
 from experiments.reporting.table_report import build_report
 from experiments.runner.grid import Table
 from experiments.runner.only import parse_only
@@ -52,14 +53,14 @@ def command(
 
     loaded = change(load_table(table), changes)
     rows = collect_rows(loaded, out, seeds=seeds, only=parse_only(only, loaded) if only else None, variant=variant)
-    properties, certified = collect_properties(loaded, out), rows
-    if loaded.layout.properties:
-        properties = {**collect_properties(load_table(loaded.layout.properties), out), **properties}
+    measured, certified = collect_properties(loaded, out), rows
+    if loaded.layout.properties and not measured.properties:
+        measured = collect_properties(load_table(loaded.layout.properties), out)
     if loaded.layout.certified:
         certified = collect_rows(change(load_table(loaded.layout.certified), changes), out, variant=variant)
     folder = to or out / loaded.name / "report"
     try:
-        write_report(folder, loaded, build_report(loaded, rows, properties, certified), rows, timings(loaded, out))
+        write_report(folder, loaded, build_report(loaded, rows, measured, certified), rows, timings(loaded, out))
     except OSError as error:
         raise UserError(f"--to: cannot write to {folder}: {error.strerror}") from error
     finished = sum(len(row.seeds) for row in rows)

@@ -7,7 +7,8 @@ import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 from experiments.reporting.paper import PaperFigure
-from experiments.reporting.summary import Properties, Row
+from experiments.reporting.properties import Properties
+from experiments.reporting.summary import Row
 
 # Two verdicts, four colours that are told apart without seeing red and green.
 _VERDICT_COLOURS: Mapping[tuple[bool | None, bool | None], tuple[str, str]] = {
@@ -50,7 +51,7 @@ def draw_tightness(
         labels.add(label)
     axes.set(title=title, xlabel="tightness (mean certified radius × 100)", ylabel="certified accuracy (%)")
     axes.legend(fontsize=8)
-    return _svg(canvas, title)
+    return svg(canvas, title)
 
 
 def draw_curves(rows: Sequence[Row], title: str) -> bytes | None:
@@ -67,7 +68,7 @@ def draw_curves(rows: Sequence[Row], title: str) -> bytes | None:
         axes.plot(*zip(*row.curve, strict=True), color=colour, label=label, marker="." if len(row.curve) < 15 else "")
     axes.set(title=title, xlabel="part of training", ylabel="certified, training batches, at the ε of the moment (%)")
     canvas.legend(loc="outside right upper", fontsize=7, ncols=1 + len(drawn) // 25)
-    return _svg(canvas, title)
+    return svg(canvas, title)
 
 
 def draw_heatmap(rows: Sequence[Row], vertical: str, horizontal: str, title: str) -> bytes | None:
@@ -92,7 +93,7 @@ def draw_heatmap(rows: Sequence[Row], vertical: str, horizontal: str, title: str
     axes.set_xticks(range(len(across)), [str(value) for value in across])
     axes.set_yticks(range(len(down)), [str(value) for value in down])
     canvas.colorbar(image, label="certified accuracy (%)")
-    return _svg(canvas, title)
+    return svg(canvas, title)
 
 
 def row_label(row: Row) -> str:
@@ -105,7 +106,7 @@ def _name(row: Row) -> str:
     return str(row.options.get("method", ""))
 
 
-def _svg(canvas: Canvas, salt: str) -> bytes:
+def svg(canvas: Canvas, salt: str) -> bytes:
     """The picture without its date, its identifiers drawn from its title: equal figures give equal bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):

@@ -77,8 +77,8 @@ class Row:
         return self.certified.mean - self.paper.certified
 
     @property
-    def shortened(self) -> str:
-        """How the recipe was shortened, to be written beside the row's figures; empty when it was not.
+    def shortened(self) -> tuple[str, ...]:
+        """How the recipe was shortened, to stand as small print to the row's figures; empty when it was not.
 
         `×0.05`: the part of the recipe's epochs; `n 2,000`: training images; `test 500`: test images; `lr 0.002`:
         what `--set` put in the recipe's place.
@@ -87,21 +87,16 @@ class Row:
         parts += [f"n {self.limit_train:,}"] if self.limit_train is not None else []
         parts += [f"test {self.options['limit-test']:,}"] if "limit-test" in self.options else []
         parts += [f"{name} {value}" for name, value in self.changes.items() if name != "limit-test"]
-        return ", ".join(parts)
+        return tuple(parts)
 
-
-@dataclass(frozen=True)
-class Properties:
-    """A relaxation's measured properties, over the seeds of the network they were measured on.
-
-    `tightness`: mean certified radius × 100 per seed; `continuous`, `insensitive`: the verdicts, True when each seed
-    says so, None when they differ or are missing.
-    """
-
-    method: str
-    tightness: Figure | None = None
-    continuous: bool | None = None
-    insensitive: bool | None = None
+    @property
+    def small_print(self) -> tuple[str, ...]:
+        """How the recipe was shortened, its epochs, unless a change gives them, and the seeds: `10 epochs`, `1 of 2 seeds`."""
+        epochs = dict.fromkeys(str(result["epochs"]) for result in self.results if "epochs" in result)
+        parts = [f"{'/'.join(epochs)} epochs"] if epochs and "epochs" not in self.changes else []
+        wanted = len(self.seeds) + len(self.missing)
+        count = f"{wanted}" if not self.missing else f"{len(self.seeds)} of {wanted}"
+        return (*self.shortened, *parts, f"{count} seed{'s' if wanted > 1 else ''}")
 
 
 @dataclass(frozen=True)
@@ -141,16 +136,6 @@ def collect_rows(
     for run in wanted:
         by_cell[_key(run.cell, run.options)].append(run)
     return [_collect_row(runs, started[key], variant) for key, runs in by_cell.items()]
-
-
-def collect_properties(table: Table, out: Path) -> dict[str, Properties]:
-    """Measured properties by method, from the table's finished analyses; empty when there are none."""
-    entries: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for place in places(out / table.name):
-        if (place.read_settings() or {}).get("analyze") and (analysis := place.read_analysis()):
-            for method, entry in analysis.get("methods", {}).items():
-                entries[method].append(entry)
-    return {method: _merge_properties(method, measured) for method, measured in entries.items()}
 
 
 def timings(table: Table, out: Path) -> list[dict[str, Any]]:
@@ -222,18 +207,3 @@ def _fill(row: Row, runs: Sequence[Place], wanted: tuple[int, ...], decision: De
 def _figure(results: Iterable[Mapping[str, Any]], name: str) -> Figure | None:
     values = tuple(100.0 * result[name] for result in results if result.get(name) is not None)
     return Figure(values) if values else None
-
-
-def _merge_properties(method: str, measured: Sequence[Mapping[str, Any]]) -> Properties:
-    tightness = tuple(entry["tightness"]["radius"] for entry in measured if entry.get("tightness"))
-    return Properties(
-        method,
-        Figure(tightness) if tightness else None,
-        _agreed((entry.get("continuity") or {}).get("continuous") for entry in measured),
-        _agreed((entry.get("sensitivity") or {}).get("insensitive") for entry in measured),
-    )
-
-
-def _agreed(verdicts: Iterable[bool | None]) -> bool | None:
-    found = set(verdicts)
-    return found.pop() if len(found) == 1 else None

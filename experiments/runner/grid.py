@@ -34,6 +34,23 @@ class Override:
     options: Mapping[str, Scalar]
 
 
+class Protocol(settings.Table):
+    """How much `plugin.analyze` measures, where it is not its default: `protocol` of an `[analyze]` section."""
+
+    model_config = ConfigDict(strict=True)  # TOML has types
+
+    eps: float | None = settings.setting("Of the probe; default the network's.", None, gt=0)
+    probe: int | None = settings.setting("Images of the probe.", None, ge=1)
+    budget: int | None = settings.setting("Evaluations for continuity.", None, ge=240)
+    single_weights: int | None = settings.setting("Weights tried in each layer.", None, ge=1)
+    limit: int | None = settings.setting("Test images for tightness.", None, ge=1)
+    eps_step: float | None = settings.setting("Of ε's grid.", None, gt=0, le=1)
+
+    def chosen(self) -> dict[str, int | float]:
+        """Option of `plugin.analyze`, without dashes before it, -> value, for those that are set."""
+        return {name.replace("_", "-"): value for name, value in self.to_json().items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Analysis:
     """Where the relaxations' properties are measured: networks trained once per seed, then `plugin.analyze`.
@@ -44,6 +61,7 @@ class Analysis:
 
     methods: tuple[str, ...]
     options: Mapping[str, Scalar]
+    protocol: Protocol = field(default_factory=Protocol)
 
 
 class Decision(settings.Table):
@@ -81,6 +99,7 @@ class Run:
     scale: float = 1.0
     limit_train: int | None = None
     analyze: tuple[str, ...] = ()
+    protocol: Protocol = field(default_factory=Protocol)
     changes: Mapping[str, Scalar] = field(default_factory=dict)
     decision: Decision | None = None
 
@@ -106,6 +125,7 @@ class Run:
             "scale": self.scale,
             "limit_train": self.limit_train,
             "analyze": list(self.analyze),
+            **({"protocol": chosen} if (chosen := self.protocol.chosen()) else {}),
         }
 
     def arguments(self) -> list[str]:
@@ -135,10 +155,15 @@ class Table:
     options: Mapping[str, Scalar]
     grids: tuple[Mapping[str, tuple[Scalar, ...]], ...]
     overrides: tuple[Override, ...]
-    analysis: Analysis | None
+    analyses: tuple[Analysis, ...]
     layout: Layout
     changes: Mapping[str, Scalar] = field(default_factory=dict)
     decision: Decision | None = None
+
+    @property
+    def analysis(self) -> Analysis | None:
+        """The first of the analyses, the one whose properties a report shows; None without any."""
+        return self.analyses[0] if self.analyses else None
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -194,11 +219,18 @@ def expand(
 
 
 def _analysis_runs(table: Table, seeds: Iterable[int]) -> list[Run]:
-    if table.analysis is None:
-        return []
-    options = table.analysis.options
-    cell = {axis: options[axis] for axis in _LEADING_AXES if axis in options}
-    return [Run(table.name, cell, seed, options, analyze=table.analysis.methods) for seed in seeds]
+    return [
+        Run(
+            table.name,
+            {axis: analysis.options[axis] for axis in _LEADING_AXES if axis in analysis.options},
+            seed,
+            analysis.options,
+            analyze=analysis.methods,
+            protocol=analysis.protocol,
+        )
+        for seed in seeds
+        for analysis in table.analyses
+    ]
 
 
 def values_of(run: Run, axis: str) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def make_job(
             ",".join(run.analyze),
             "--seed",
             str(run.seed),
+            *(word for name, value in run.protocol.chosen().items() for word in (f"--{name}", text_of(value))),
             *data,
             *where,
         )

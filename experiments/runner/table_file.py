@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainValidator
 
-from experiments.runner.grid import Analysis, Decision, Layout, Override, Run, Table, expand
+from experiments.runner.grid import Analysis, Decision, Layout, Override, Protocol, Run, Table, expand
 from experiments.runner.options import Scalar, options, read_options
 from newrelax.errors import UserError
 from newrelax.registry import Registry
@@ -57,7 +57,9 @@ class Sheet(Settings):
         "Lists, expanded as a product; `[[grid]]` several times: the products one after another.", []
     )
     override: list[Section] = setting("`where` and `options` for the runs that it selects; later ones win.", [])
-    analyze: Section | None = setting("Relaxations whose properties are measured, on which network (see `Analysis`).", None)
+    analyze: Annotated[list[Section], BeforeValidator(_list)] = setting(
+        "Relaxations whose properties are measured, on which network (see `Analysis`); `[[analyze]]` for several.", []
+    )
     decide: Section | None = setting("How the test examples of every trained network are decided (see `Decision`).", None)
     report: Section = setting("How the report arranges the figures (see `Layout`).", {})
 
@@ -72,8 +74,9 @@ class OverrideSection(Settings):
 class AnalyzeSection(Settings):
     """The keys of `[analyze]`."""
 
-    methods: tuple[str, ...] = setting("The relaxations to measure.", min_length=1)
+    methods: tuple[str, ...] = setting("The relaxations to measure; default: those of the first [[analyze]].", ())
     network: Section = setting("Trainer options of the network that they are measured on.", {})
+    protocol: Section = setting("How much is measured, where it is not what plugin.analyze measures by default.", {})
 
 
 def table_names() -> list[str]:
@@ -104,7 +107,7 @@ def parse_table(data: Mapping[str, Any], name: str, place: str) -> Table:
     """Check a table file's data. Raises UserError that names `place` first, then the section."""
     with _within(place):
         sheet = Sheet.read(data, what="key")
-        if not sheet.grid and sheet.analyze is None:
+        if not sheet.grid and not sheet.analyze:
             raise UserError("nothing to run: expected a [grid] or an [analyze] section")
         axes = {axis for grid in sheet.grid for axis in grid}
         table = Table(
@@ -114,7 +117,7 @@ def parse_table(data: Mapping[str, Any], name: str, place: str) -> Table:
             options=_read_options(sheet.options, "[options]"),
             grids=tuple(_read_grid(grid) for grid in sheet.grid),
             overrides=tuple(_read_override(section, axes) for section in sheet.override),
-            analysis=None if sheet.analyze is None else _read_analysis(sheet.analyze),
+            analyses=_read_analyses(sheet.analyze),
             layout=_read_layout(sheet.report, axes),
             decision=None if sheet.decide is None else _read_decision(sheet.decide, axes),
         )
@@ -188,10 +191,19 @@ def _read_override(data: Mapping[str, Any], axes: Iterable[str]) -> Override:
         return Override(where=section.where, options=read_options(section.options))
 
 
-def _read_analysis(data: Mapping[str, Any]) -> Analysis:
+def _read_analyses(sections: Iterable[Mapping[str, Any]]) -> tuple[Analysis, ...]:
+    analyses: list[Analysis] = []
     with _within("[analyze]"):
-        section = AnalyzeSection.read(data, what="key")
-        return Analysis(section.methods, _read_options(section.network, "network"))
+        for data in sections:
+            section = AnalyzeSection.read(data, what="key")
+            methods = section.methods or (analyses[0].methods if analyses else ())
+            if not methods:
+                raise UserError("methods: expected relaxations to measure, got none")
+            with _within("protocol"):
+                words = {name.replace("-", "_"): value for name, value in section.protocol.items()}
+                protocol = Protocol.read(words, what="key")
+            analyses.append(Analysis(methods, _read_options(section.network, "network"), protocol))
+    return tuple(analyses)
 
 
 def _read_decision(data: Mapping[str, Any], axes: Iterable[str]) -> Decision:
