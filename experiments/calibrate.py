@@ -13,10 +13,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import click
+import torch
 from pydantic import BeforeValidator
 from torch import nn
 from tqdm import tqdm
@@ -28,6 +30,7 @@ from newrelax.errors import UserError
 from newrelax.registry import Registry
 from plugin.analysis.measure import Protocol, measure
 from plugin.analysis.probe import Analysed
+from plugin.analysis.side_by_side import Tick, default_jobs, side_by_side
 from plugin.cli import invoke
 from plugin.data import Dataset, load
 from plugin.models.build import build
@@ -64,16 +67,52 @@ class Network:
         return model.eval()
 
 
-def measure_cell(
-    network: Network, architecture: str, dataset: Dataset, method: str, name: str, protocol: Protocol, expected: bool
-) -> Verdict:
-    """One verdict. The seed of the protocol chooses initial weights, directions, single weights and probe images."""
-    seed = protocol.seed
-    first = seed * protocol.probe
-    x, y = dataset.test_x[first : first + protocol.probe], dataset.test_y[first : first + protocol.probe]
-    model = network.build(architecture, dataset, seed)
-    record = measure(name, model, Analysed(Registry.load().get_method(method)), x, y, protocol)
-    return Verdict(network.name, seed, method, name, record[PROPERTIES[name]], expected, _figures(name, record))
+@dataclass(frozen=True)
+class Cell:
+    """A verdict that is due; name: of a measurement, one of PROPERTIES.
+
+    The seed of the protocol chooses initial weights, directions, single weights and probe images.
+    """
+
+    network: Network
+    method: str
+    name: str
+    protocol: Protocol
+    expected: bool
+
+    @property
+    def key(self) -> tuple[str, int, str, str]:
+        return (self.network.name, self.protocol.seed, self.method, self.name)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measures cells on networks of an architecture; in words that another process can be given."""
+
+    architecture: str
+    dataset_name: str
+    data_dir: Path
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return load(self.dataset_name, self.data_dir, "cpu")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the data set: another process loads its own."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __call__(self, cell: Cell, tick: Tick) -> Verdict:
+        seed, images = cell.protocol.seed, cell.protocol.probe
+        chosen = slice(seed * images, (seed + 1) * images)
+        x, y = self.dataset.test_x[chosen], self.dataset.test_y[chosen]
+        model = cell.network.build(self.architecture, self.dataset, seed)
+        record = measure(cell.name, model, Analysed(Registry.load().get_method(cell.method)), x, y, cell.protocol, tick)
+        return Verdict(*cell.key, record[PROPERTIES[cell.name]], cell.expected, _figures(cell.name, record))
+
+
+def key_of(verdict: Verdict) -> tuple[str, int, str, str]:
+    """The key of the cell that it is the verdict of."""
+    return (verdict.network, verdict.seed, verdict.method, verdict.property)
 
 
 def _figures(name: str, record: Mapping[str, Any]) -> dict[str, float]:
@@ -141,30 +180,32 @@ class Calibration(Table):
     "--network", "networks", multiple=True, required=True, help="NAME:EPS, untrained, or NAME:EPS=FILE; {seed} in FILE."
 )
 @options_of(Calibration)
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes; default a core each, 4 at most.")
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/calibration"), help="No suffix.")
 @debug_option
-def command(networks: tuple[str, ...], data_dir: Path, out: Path, **given: str | None) -> None:
+def command(networks: tuple[str, ...], jobs: int | None, data_dir: Path, out: Path, **given: str | None) -> None:
     """Hold the blind verdicts on networks against the paper's table; writes OUT.json and OUT.md."""
     calibration = Calibration.read({name: value for name, value in given.items() if value is not None})
     chosen = [Network.parse(text) for text in networks]
-    dataset = load(calibration.dataset, data_dir, "cpu")
+    bench = Bench(calibration.model, calibration.dataset, data_dir)
     settings = calibration.described(networks)
     held = _read(out.with_suffix(".json"))
     verdicts = [Verdict(**v) for v in held.get("verdicts", [])] if held.get("settings") == settings else []
-    done = {(v.network, v.seed, v.method, v.property) for v in verdicts}
-    todo = [
-        (network, seed, method, name, expected)
-        for seed in calibration.seeds
+    cells = [
+        Cell(network, method, name, calibration.protocol(network, seed), expected)
         for network in chosen
+        for seed in calibration.seeds
         for (method, name), expected in paper_cells().items()
-        if (network.name, seed, method, name) not in done
     ]
-    for network, seed, method, name, expected in tqdm(todo, unit="cell", disable=None):
-        protocol = calibration.protocol(network, seed)
-        verdicts.append(measure_cell(network, calibration.model, dataset, method, name, protocol, expected))
+    order = [cell.key for cell in cells]
+    done = {key_of(verdict) for verdict in verdicts}
+    todo = [cell for cell in cells if cell.key not in done]
+    found = side_by_side(bench, todo, jobs=default_jobs(torch.device("cpu")) if jobs is None else jobs)
+    for _, verdict in tqdm(found, total=len(todo), unit="cell", disable=None):
+        verdicts = sorted([*verdicts, verdict], key=lambda each: order.index(key_of(each)))
         write_json(out.with_suffix(".json"), {"settings": settings, "verdicts": [asdict(v) for v in verdicts]})
-    text = markdown(report(sorted(verdicts, key=lambda v: [n.name for n in chosen].index(v.network)), settings))
+    text = markdown(report(verdicts, settings))
     write_atomically(out.with_suffix(".md"), text.encode())
     click.echo(text, nl=False)
 

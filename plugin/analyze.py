@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from tqdm import tqdm
 
 from newrelax.cli import debug_option
@@ -19,12 +20,15 @@ from newrelax.methods.method import Method
 from newrelax.names import split_spellings
 from newrelax.registry import Registry
 from plugin.analysis import figures
-from plugin.analysis.measure import PARTS, Protocol, cost, measure
-from plugin.analysis.probe import Analysed
+from plugin.analysis.measure import PARTS, Protocol, cost
+from plugin.analysis.measurement import Failure, Measurement, Part
+from plugin.analysis.prediction.forecast import elsewhere, forecast
+from plugin.analysis.prediction.study import Study
 from plugin.analysis.report import markdown, page
+from plugin.analysis.side_by_side import default_jobs, side_by_side
 from plugin.analysis.smoothed import for_analysis
-from plugin.certification.bounding import Bounding
 from plugin.cli import checked, invoke
+from plugin.fitting.common import common_protocol, common_subjects, names_no_network
 from plugin.fitting.subject import FOLDER, Asked, Subject, find_subject, subject_options
 from plugin.process.files import write_atomically, write_json
 from plugin.process.tensors import weights_digest
@@ -49,6 +53,7 @@ FORMAT = 2
 @click.option("--single-weights", type=click.IntRange(min=1), default=5, show_default=True, help="Weights tried in each layer.")
 @click.option("--smoothing", metavar="TEXT", help="Measure the loss averaged over noise on the weights: pgpe:sigma=0.01 …")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of directions and untrained weights.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes; default a core each, 4 at most. With a GPU always 1.")
 @click.option("--out", type=FOLDER, help="Folder of the results; default analysis in the run's folder, or analysis/NAME.")
 @debug_option
 def command(
@@ -63,12 +68,18 @@ def command(
     single_weights: int,
     smoothing: str | None,
     seed: int,
+    jobs: int | None,
     out: Path | None,
 ) -> None:
     """Measure continuity, sensitivity and tightness of relaxations on a run (--run) or on --model with --weights.
 
+    With neither, on the networks of the study that comes with the project: the certified accuracy that training will reach is
+    then predicted, with an interval.
+
     Writes table.md, analysis.json, report.html and overview.png. Interrupted, it goes on where it was when called again.
     """
+    if names_no_network(asked) and smoothing is None:
+        return predict(asked, methods, trained, jobs, out)
     subject = find_subject(asked, seed=seed, untrained=True)
     radius = eps or subject.eps
     if radius is None:
@@ -87,13 +98,35 @@ def command(
     )
     chosen = [checked(method, subject.registry, "is not sound") for method in select(subject.registry, methods)]
     folder = out or _default_folder(asked.run, subject, seed, protocol)
-    try:
-        (folder / "parts").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: cannot make {folder / 'parts'}: {error.strerror}") from error
+    _make(folder)
     work = Work(subject, protocol, folder, described(subject, seed), certified_by([*filter(None, [asked.run]), *trained]))
-    records, failed = work.measure_all(chosen, tolerant=methods.strip() == "all")
-    click.echo(work.write(records, failed))
+    records, failed = work.measure_all(chosen, tolerant=methods.strip() == "all", jobs=_jobs(subject, jobs))
+    click.echo(work.write(records, failed, elsewhere()))
+    click.echo(f"report: {folder / 'report.html'}")
+    return None
+
+
+def predict(asked: Asked, methods: str, trained: Sequence[Path], jobs: int | None, out: Path | None) -> None:
+    """Measures relaxations on the study's common networks and predicts what they will be trained to."""
+    study = Study.read()
+    protocol = common_protocol(study, _given_options())
+    subjects = common_subjects(study, asked)
+    registry = next(iter(subjects.values())).registry
+    chosen = [checked(method, registry, "is not sound") for method in select(registry, methods)]
+    folder = out or Path("analysis") / "common"
+    accuracies = certified_by(trained)
+    by_kind, failed = {}, []
+    for kind, subject in subjects.items():
+        _make(folder / kind)
+        work = Work(subject, protocol, folder / kind, f"common networks ({', '.join(subjects)})", accuracies)
+        by_kind[kind], problems = work.measure_all(chosen, tolerant=methods.strip() == "all", jobs=_jobs(subject, jobs))
+        failed += [f"{problem} ({kind} network)" for problem in problems]
+    whole = [method for method in chosen if all(method.label in records for records in by_kind.values())]
+    foretold = [forecast(study, method, {kind: by_kind[kind][method.label] for kind in by_kind}) for method in whole]
+    together = {f"{method.label} ({kind})": by_kind[kind][method.label] for method in whole for kind in by_kind}
+    notes = [*(each.line(study.words) for each in foretold), "In brackets: how the common network was trained."]
+    said = {"rests_on": study.words, "methods": {each.method: each.to_json() for each in foretold}}
+    click.echo(replace(work, folder=folder).write(together, failed, notes, said))
     click.echo(f"report: {folder / 'report.html'}")
 
 
@@ -138,37 +171,45 @@ class Work:
     weights: str
     trained: Mapping[str, float]
 
-    def measure_all(self, methods: Sequence[Method], *, tolerant: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """Every part of every method, and what failed where failures are tolerated.
+    def measure_all(
+        self, methods: Sequence[Method], *, tolerant: bool, jobs: int
+    ) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Every part of every method, by so many processes, and what failed where failures are tolerated.
 
         What the folder holds already from a call with the same settings is taken up.
         """
         subject = self.subject
         parameters = sum(1 for p in subject.model.parameters() if p.requires_grad)
         costs = {part: cost(part, self.protocol, parameters) for part in PARTS}
-        records: dict[str, dict[str, Any]] = {}
-        failed: list[str] = []
         weights = weights_digest(subject.model)
-        with tqdm(total=len(methods) * sum(costs.values()), unit="ev", disable=None, leave=False) as bar:
-            for method in methods:
-                record = self._record(method, self._key(weights, method))
-                try:
-                    for part in PARTS:
-                        bar.set_description(f"{method.label}: {part}")
-                        end = bar.n + costs[part]
-                        self._measure(part, method, record, _up_to(bar, end))
-                        bar.update(end - bar.n)
-                except (UserError, ValueError) as problem:  # ValueError: bounds that are not finite
+        records = {method.label: self._record(method, self._key(weights, method)) for method in methods}
+        # The longest parts first, so that no process waits long for another at the end.
+        todo = [Part(part, m.label, m.sound) for part in PARTS for m in methods if part not in records[m.label]]
+        x, y = subject.dataset.test_x, subject.dataset.test_y
+        measurement = Measurement.of(subject.model, x, y, subject.region, self.protocol, subject.plugins)
+        failures: dict[str, str] = {}
+        with tqdm(total=sum(costs[part.name] for part in todo), unit="ev", disable=None, leave=False) as bar:
+            for place, found in side_by_side(measurement, todo, jobs=jobs, tick=bar.update):
+                part = todo[place]
+                bar.set_description(f"{part.method}: {part.name}", refresh=False)
+                if isinstance(found, Failure):
                     if not tolerant:
-                        raise UserError(str(problem)) from problem
-                    failed.append(f"{method.label}: {problem}")
+                        raise UserError(found.reason)
+                    failures.setdefault(part.method, found.reason)
                     continue
-                accuracy = self.trained.get(method.label)
-                records[method.label] = record | ({} if accuracy is None else {"trained_certified": accuracy})
-        return records, failed
+                records[part.method][part.name] = found
+                write_json(self._part_file(part.method), records[part.method])
+        whole = {method.label: self._whole(records[method.label]) for method in methods if method.label not in failures}
+        return whole, [f"{label}: {failures[label]}" for label in records if label in failures]
 
-    def write(self, records: Mapping[str, Mapping[str, Any]], failed: Sequence[str]) -> str:
-        """Writes table, figures and page; returns the table."""
+    def write(
+        self,
+        records: Mapping[str, Mapping[str, Any]],
+        failed: Sequence[str],
+        said: Sequence[str] = (),
+        prediction: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Writes table, figures and page; returns the table. said: sentences above it. prediction: what analysis.json adds."""
         protocol, dataset = self.protocol, self.subject.dataset.name
         settings = {
             "model": self.subject.name,
@@ -180,31 +221,30 @@ class Work:
         }
         title = f"Relaxations on {self.subject.name}, {dataset}"
         notes = [
+            *said,
             f"Weights: {settings['weights']}. ε = {protocol.eps:g} for the probe ({protocol.probe} images, float64). "
             f"Tightness on {protocol.images} test images, ε in steps of {protocol.step:g}. Seed {protocol.seed}.",
             *_smoothed_notes(protocol),
             *(f"Left out: {reason}" for reason in failed),
         ]
         text = markdown(title, notes, records)
-        write_json(self.folder / "analysis.json", {"settings": settings, "methods": records, "failed": failed})
+        foretold = {} if prediction is None else {"prediction": prediction}
+        write_json(self.folder / "analysis.json", {"settings": settings, "methods": records, "failed": failed, **foretold})
         write_atomically(self.folder / "table.md", text.encode())
         write_atomically(self.folder / "overview.png", figures.png(figures.overview(records)))
         write_atomically(self.folder / "report.html", page(title, notes, records, settings).encode())
         return text
 
-    def _measure(self, part: str, method: Method, record: dict[str, Any], tick: Callable[[int], None]) -> None:
-        """Adds the part to the record, and to the folder, unless it is there."""
-        if part in record:
-            return
-        subject = self.subject
-        analysed = Analysed(method, region=subject.region, bounding=Bounding(operators=subject.registry.operators))
-        x, y = subject.dataset.test_x, subject.dataset.test_y
-        record[part] = measure(part, subject.model, analysed, x, y, self.protocol, tick)
-        write_json(self._part_file(method), record)
+    def _whole(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record with its parts in their order, whichever was measured first, and the accuracy of training."""
+        facts = {name: value for name, value in record.items() if name not in PARTS}
+        accuracy = self.trained.get(record["method"])
+        trained = {} if accuracy is None else {"trained_certified": accuracy}
+        return facts | {part: record[part] for part in PARTS} | trained
 
     def _record(self, method: Method, key: str) -> dict[str, Any]:
         """What an earlier call with the same settings has measured, or a record without measurements."""
-        file = self._part_file(method)
+        file = self._part_file(method.label)
         fresh = {"key": key, "method": method.label, "sound": method.sound}
         if not file.exists():
             return fresh
@@ -214,8 +254,8 @@ class Work:
             return fresh  # a damaged partial result is measured again
         return known if known.get("key") == key else fresh
 
-    def _part_file(self, method: Method) -> Path:
-        return self.folder / "parts" / (re.sub(r"[^\w.=-]+", "_", method.label) + ".json")
+    def _part_file(self, label: str) -> Path:
+        return self.folder / "parts" / (re.sub(r"[^\w.=-]+", "_", label) + ".json")
 
     def _key(self, weights: str, method: Method) -> str:
         """What a partial result depends on."""
@@ -237,15 +277,6 @@ class Work:
         return hashlib.sha256(repr(facts).encode() + code).hexdigest()
 
 
-def _up_to(bar: tqdm[Any], end: int) -> Callable[[int], None]:
-    """Moves the bar with each tick, but not beyond its share."""
-
-    def tick(count: int) -> None:
-        bar.update(min(count, end - bar.n))
-
-    return tick
-
-
 def _smoothed_notes(protocol: Protocol) -> list[str]:
     if protocol.smoothing is None:
         return []
@@ -255,6 +286,26 @@ def _smoothed_notes(protocol: Protocol) -> list[str]:
         f"{protocol.smoothing.label}: the mean of {copies} noisy copies, the same noise at every point. A mean of so many "
         f"still jumps, {copies} times as often by a {copies}th; the expectation does not. Tightness is without noise."
     ]
+
+
+def _make(folder: Path) -> None:
+    try:
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: cannot make {folder / 'parts'}: {error.strerror}") from error
+
+
+def _jobs(subject: Subject, asked: int | None) -> int:
+    default = default_jobs(subject.dataset.test_x.device)
+    return default if asked is None else min(asked, default) if subject.dataset.test_x.is_cuda else asked
+
+
+def _given_options() -> dict[str, float]:
+    """Numbers of the protocol that were given on the command line, not by default: option, as it is spelt, → value."""
+    context = click.get_current_context()
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE} - {"jobs"}
+    numbers = {name: value for name in sorted(given) if isinstance(value := context.params[name], int | float)}
+    return {name.replace("_", "-"): value for name, value in numbers.items() if not isinstance(value, bool)}
 
 
 def _default_folder(run: Path | None, subject: Subject, seed: int, protocol: Protocol) -> Path:

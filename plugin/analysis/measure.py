@@ -1,4 +1,4 @@
-"""The three measurements on a network, as the command line and the training callback make them."""
+"""The measurements on a network, as the command line and the training callback make them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from newrelax.errors import UserError
 from plugin.analysis.continuity import LENGTH, continuity
 from plugin.analysis.directions import default_directions, random_directions
+from plugin.analysis.landscape import STEPS, landscape
 from plugin.analysis.probe import Analysed, Probe
-from plugin.analysis.records import Continuity, Sensitivity, to_json
+from plugin.analysis.records import Continuity, Landscape, Sensitivity, to_json
 from plugin.analysis.sensitivity import sensitivity
 from plugin.analysis.smoothed import SmoothedProbe
 from plugin.analysis.tightness import tightness
@@ -61,7 +62,7 @@ class Protocol:
         return SmoothedProbe(model, analysed, x, y, self.eps, self.smoothing, self.seed)
 
 
-PARTS = ("continuity", "sensitivity", "tightness")
+PARTS = ("continuity", "sensitivity", "landscape", "tightness")
 
 
 def cost(part: str, protocol: Protocol, parameters: int) -> int:
@@ -69,6 +70,7 @@ def cost(part: str, protocol: Protocol, parameters: int) -> int:
     return {
         "continuity": protocol.budget,
         "sensitivity": 30 * protocol.single_weights * max(1, parameters // 2) + 2 * parameters,
+        "landscape": 1 + len(STEPS),
         "tightness": protocol.images,
     }[part]
 
@@ -101,7 +103,7 @@ def measure(
     else:
         probe = protocol.make_probe(model, analysed, x, y)
         check_finite(probe)
-        chosen = {"continuity": probe_continuity, "sensitivity": probe_sensitivity}[part]
+        chosen = {"continuity": probe_continuity, "sensitivity": probe_sensitivity, "landscape": probe_landscape}[part]
         result = to_json(chosen(probe, protocol, step=step, tick=tick))
     return result | {"seconds": time.perf_counter() - started}
 
@@ -165,6 +167,13 @@ def probe_sensitivity(
         seed=protocol.seed,
         names=probe.names,
     )
+
+
+def probe_landscape(
+    probe: Probe, protocol: Protocol, *, step: Sequence[Tensor] | None = None, tick: Tick = lambda n: None
+) -> Landscape:
+    """Smoothness of a probe's certified loss along its gradient, by the protocol's learning rate; no step is needed."""
+    return landscape(ticking(probe.loss, tick), probe.parameters, learning_rate=protocol.learning_rate)
 
 
 def _tightness(model: nn.Module, analysed: Analysed, x: Tensor, y: Tensor, protocol: Protocol, tick: Tick) -> dict[str, Any]:

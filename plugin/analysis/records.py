@@ -172,6 +172,28 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class Landscape:
+    """The loss and its gradient on the way that gradient descent takes; see plugin.analysis.landscape.
+
+    loss, gradient_norm: at the weights themselves. learning_rate: of the steps.
+    spread: (largest − smallest loss on the way) / |loss|. difference: the largest |gradient there − here| / |gradient here|.
+    cosine: mean cosine of the gradients there with the one here; None where one is zero.
+    steps: points on the way, in learning rates; losses, differences, cosines: at each of them.
+    """
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    spread: float
+    difference: float
+    cosine: float
+    steps: tuple[float, ...]
+    losses: tuple[float, ...]
+    differences: tuple[float, ...]
+    cosines: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Tightness:
     """Mean certified radius on a fixed network.
 

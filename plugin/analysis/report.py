@@ -26,6 +26,7 @@ COLUMNS = (
     Column("order", "Highest degree seen in a single weight; 1 is piecewise linear, 6 means at least 6."),
     Column("slope", "Change of the loss, relative to itself, per unit of relative weight change."),
     Column("unpredicted", "Share of the loss's change in an optimiser step that its gradient does not predict."),
+    Column("gradient cosine", "Mean cosine of the loss's gradient with those down the slope, up to five steps of it."),
     Column("certified %", "Share of the same images that this relaxation certifies on this network at ε."),
     Column("trained %", "Certified accuracy of the network that was trained with this relaxation."),
 )
@@ -76,7 +77,7 @@ def _number(value: float | None, form: str) -> str:
 
 def row(label: str, record: Mapping[str, Any]) -> list[str]:
     """One line of the table, in the order of COLUMNS; what was not measured stays empty."""
-    tight, smooth, sharp = (record.get(k) for k in ("tightness", "continuity", "sensitivity"))
+    tight, smooth, sharp, even = (record.get(k) for k in ("tightness", "continuity", "sensitivity", "landscape"))
     cells = [label if record["sound"] else f"{label} (estimate, not sound)"]
     if tight:
         cells += [f"{tight['radius']:.2f} ± {(tight['high'] - tight['low']) / 2:.2f}", _number(tight["gap"], ".3g")]
@@ -101,6 +102,7 @@ def row(label: str, record: Mapping[str, Any]) -> list[str]:
         ]
     else:
         cells += [""] * 5
+    cells.append(_number(even["cosine"], ".3f") if even else "")
     certified = f"{100 * tight['certified_at_eps']:.1f}" if tight and record["sound"] else ""
     trained = record.get("trained_certified")
     return [*cells, certified, "" if trained is None else f"{100 * trained:.2f}"]

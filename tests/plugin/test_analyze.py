@@ -21,7 +21,9 @@ def test_measures_relaxations_of_a_run(tmp_path, capsys):
     capsys.readouterr()
     assert analyze.main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("IBP*.json")} == kept
-    assert "| IBP |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| IBP |" in said
+    assert "No prediction of the trained accuracy: it rests on digits, CONV, ε = 0.1" in said
 
 
 def test_unknown_method_is_one_line(tmp_path, capsys):

@@ -15,12 +15,14 @@ from tests.experiments.runner.sweep import make_table
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
+        ("digits", 6 * 3 + 3),
+        ("relaxations", 28 * 3 + 3 * 3),
         ("table1", 1),
         ("table2", 4 * 6 + 6 + 6),
         ("table3", 40),
         ("table4", 7 * 6 * 4),
         ("schemes", 3 * 7 * 5),
-        ("smoothing", 3 * 5 * (1 + 3 * 3 * 2)),
+        ("smoothing", 3 * 5 * (1 + 3 * 3 + 3)),
     ],
     ids=lambda value: str(value),
 )
@@ -87,8 +89,9 @@ def test_only(only, ids):
 
 def test_only_takes_spellings_with_parameters():
     table = load_table("schemes")
-    runs = expand(table, only=parse_only("loss=STAPS:split=1,lambda=0.4|MTL:alpha=0.5,method=IBP,seed=0", table))
-    assert [run.options["loss"] for run in runs] == ["MTL:alpha=0.5", "STAPS:split=1,lambda=0.4"]
+    only = parse_only("loss=STAPS:split=1,lambda=0.4,steps=3|MTL:alpha=0.5,steps=3,method=IBP,seed=0", table)
+    runs = expand(table, only=only)
+    assert [run.options["loss"] for run in runs] == ["MTL:alpha=0.5,steps=3", "STAPS:split=1,lambda=0.4,steps=3"]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,26 @@ def test_networks_that_are_only_analysed_are_not_decided():
     runs = expand(make_table(decide={}, analyze={"methods": ["IBP"], "network": network}))
     assert [run.decision is None for run in runs] == [bool(run.analyze) for run in runs]
     assert {bool(run.analyze) for run in runs} == {True, False}
+
+
+def test_relaxations_are_measured_on_several_networks(tmp_path):
+    first = {"methods": ["IBP", "CROWN"], "network": {"method": "natural", "dataset": "digits"}}
+    second = {"network": {"method": "PGD"}, "protocol": {"budget": 300, "single-weights": 2, "eps-step": 0.005}}
+    runs = [run for run in expand(make_table(analyze=[first, second])) if run.analyze]
+    assert [run.id for run in runs[:2]] == ["digits-natural-network-seed3", "PGD-network-seed3"]
+    assert {run.analyze for run in runs} == {("IBP", "CROWN")}
+    commands = [make_job(run, tmp_path).analyze for run in runs[:2]]
+    assert commands[0][-4:] == ("--methods", "IBP,CROWN", "--seed", "3")
+    assert commands[1][-8:] == ("--seed", "3", "--budget", "300", "--single-weights", "2", "--eps-step", "0.005")
+    assert "protocol" not in runs[0].settings()
+    assert runs[1].settings()["protocol"] == {"budget": 300, "single-weights": 2, "eps-step": 0.005}
+
+
+def test_one_analysis_is_what_it_was():
+    """A finished run of a table goes on being one: its folder and its settings stay."""
+    (run,) = expand(load_table("table1"))
+    assert run.id == "mnist-CONV-natural-network-seed0"
+    assert set(run.settings()) == {"table", "cell", "seed", "options", "scale", "limit_train", "analyze"}
 
 
 def test_deciding_changes_no_run():

@@ -13,7 +13,9 @@ from tests.experiments.runner.sweep import make_table
 
 
 def test_builtin_tables_are_listed():
-    assert table_names() == ["schemes", "smoothing", "table1", "table2", "table3", "table4"]
+    assert table_names() == [
+        *("digits", "relaxations", "schemes", "smoothing", "table1", "table2", "table3", "table4"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,22 @@ def test_wrong_changes_say_what_is_known(setting, message):
         pytest.param({"seeds": [1, 1]}, "seeds: expected a number of seeds", id="seed twice"),
         pytest.param({"seeds": True}, "seeds: expected a number of seeds", id="seeds yes"),
         pytest.param({"analyze": {"methods": []}}, "[analyze]: methods: expected", id="nothing to analyse"),
+        pytest.param({"analyze": {"network": {}}}, "[analyze]: methods: expected relaxations to measure, got none", id="none"),
+        pytest.param(
+            {"analyze": {"methods": ["IBP"], "protocol": {"budgets": 300}}},
+            "[analyze]: protocol: unknown key 'budgets'; did you mean budget",
+            id="protocol",
+        ),
+        pytest.param(
+            {"analyze": {"methods": ["IBP"], "protocol": {"budget": 3}}},
+            "[analyze]: protocol: budget: expected at least 240, got 3",
+            id="small budget",
+        ),
+        pytest.param(
+            {"analyze": [{"methods": ["IBP"], "network": {"method": "PGD"}}] * 2},
+            "two runs would share the folder 'PGD-network-seed3'",
+            id="same network",
+        ),
         pytest.param({"decide": {"ladders": "IBP"}}, "[decide]: unknown key 'ladders'; did you mean ladder", id="decide"),
         pytest.param({"decide": {"timeout": 0}}, "[decide]: timeout: expected", id="no time"),
         pytest.param({"decide": {"timeout": "20"}}, "[decide]: timeout: expected a number, got '20'", id="time as a text"),
@@ -105,7 +123,7 @@ def test_a_damaged_file(tmp_path, text):
 
 
 def test_an_unknown_table_names_the_known_ones():
-    with pytest.raises(UserError, match="no table 'table9': known are schemes, smoothing, table1, table2, table3, table4"):
+    with pytest.raises(UserError, match="no table 'table9': known are digits, relaxations, schemes, smoothing, table1, "):
         load_table("table9")
 
 

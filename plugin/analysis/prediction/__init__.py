@@ -1,0 +1,1 @@
+"""What accuracy a relaxation will train to, from its measured properties and a study of others."""
