@@ -59,6 +59,15 @@ def down(file: str, head: str, *columns: str) -> dict[str, str]:
     return {row[0]: " ".join(row[grid.header.index(column)] for column in columns) for row in grid.rows}
 
 
+def costs(over: str) -> dict[str, str]:
+    """Natural steps of each loss over a method; the README writes losses as code."""
+    steps = down("costs.md", "step", "natural steps")
+    names = {"fused": "fusion", "MTL:alpha=0.5": "MTL"}
+    losses = ("certified", "fused", "adversarial", "MTL:alpha=0.5", "CC", "Exp", "SABR", "TAPS", "STAPS")
+    rows = {loss: over if loss == "certified" else f"{over}+{names.get(loss, loss)}" for loss in losses}
+    return {f"`{loss}`": steps[row] for loss, row in rows.items() if row in steps}
+
+
 def decided(dataset: str, model: str) -> dict[str, str]:
     """What a ladder verified of the published networks, in percent, and of how many images: where there are more, of most."""
     found = map(json.loads, (RESULTS / "exact" / "networks.jsonl").read_text().splitlines())
@@ -89,6 +98,15 @@ TABLES = [
             },
         ),
         id="the paradox",
+    ),
+    pytest.param(
+        Table(
+            "README.md",
+            "`--loss`",
+            "across",
+            {"over IBP": partial(costs, "IBP"), "over CROWN-IBP": partial(costs, "CROWN-IBP")},
+        ),
+        id="costs of schemes",
     ),
     pytest.param(
         Table(
