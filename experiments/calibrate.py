@@ -30,7 +30,7 @@ from newrelax.errors import UserError
 from newrelax.registry import Registry
 from plugin.analysis.measure import Protocol, measure
 from plugin.analysis.probe import Analysed
-from plugin.analysis.side_by_side import Tick, default_jobs, side_by_side
+from plugin.analysis.side_by_side import FieldsOnly, Tick, default_jobs, side_by_side
 from plugin.cli import invoke
 from plugin.data import Dataset, load
 from plugin.models.build import build
@@ -86,7 +86,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(FieldsOnly):
     """Measures cells on networks of an architecture; in words that another process can be given."""
 
     architecture: str
@@ -96,10 +96,6 @@ class Bench:
     @cached_property
     def dataset(self) -> Dataset:
         return load(self.dataset_name, self.data_dir, "cpu")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the data set: another process loads its own."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def __call__(self, cell: Cell, tick: Tick) -> Verdict:
         seed, images = cell.protocol.seed, cell.protocol.probe

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 from experiments.deciding.comparison import BASELINE, Row
+from experiments.reporting.pictures import svg
 
 _OWN, _EXACT, _OPEN = "#e69f00", "#0072b2", "#999999"
 
@@ -44,7 +43,7 @@ def draw(panels: Sequence[Panel]) -> bytes | None:
         axes.set_title(panel.title, fontsize=10, loc="left")
     axes.set_xlabel("robust accuracy, % of the test images")
     _legend(canvas)
-    return _svg(canvas)
+    return svg(canvas, "exact")
 
 
 def _label(row: Row, panel: Panel) -> str:
@@ -61,10 +60,3 @@ def _legend(canvas: Canvas) -> None:
         axes.plot([], [], color="black", linestyle=":", linewidth=1, label=f"{BASELINE}'s")[0],
     ]
     canvas.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-
-
-def _svg(canvas: Canvas) -> bytes:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "exact", "svg.fonttype": "none"}):
-        canvas.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.deciding.network import Network
 from experiments.runner.store import RESULT, VERDICTS, read_json
 from newrelax.errors import UserError
+from plugin.runs.folder import finished_in, verdicts_folder
 
 OWN = "own.json"
 """Beside complete.json: what `plugin.evaluate --method METHOD --json` said of the same images."""
@@ -40,11 +41,10 @@ def read_runs(folder: Path) -> list[Network]:
     Raises:
         UserError: no such run.
     """
-    runs = [folder] if (folder / RESULT).is_file() else sorted(path.parent for path in folder.glob(f"*/{RESULT}"))
     networks = []
-    for run in runs:
+    for run in finished_in(folder):
         result = read_json(run / RESULT) or {}
-        verdicts = read_json(run / f"complete-eps{result.get('eps', 0):g}" / VERDICTS)
+        verdicts = read_json(verdicts_folder(run, result.get("eps", 0)) / VERDICTS)
         if verdicts is None or not result["sound"] or verdicts["count"] != result["test_images"]:
             continue
         networks.append(_network(_length(result), result["method"], result["seed"], verdicts, result["certified_accuracy"]))

@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.runner.grid import Decision
 from newrelax.names import read_spelling, split_spellings
+from plugin.runs.folder import verdicts_folder
 
 RESULT = "result.json"
 ANALYSIS = "analysis/analysis.json"
@@ -56,7 +57,7 @@ class Place:
     def read_verdicts(self, decision: Decision) -> dict[str, Any] | None:
         """What became of the test examples at the run's radius, when all are decided as `decision` says; else None."""
         result = self.read_result() or {}
-        verdicts = read_json(self.folder / f"complete-eps{result['eps']:g}" / VERDICTS) if "eps" in result else None
+        verdicts = read_json(verdicts_folder(self.folder, result["eps"]) / VERDICTS) if "eps" in result else None
         if verdicts is None or verdicts.get("timeout") != decision.timeout:
             return None
         count = min(decision.limit or float("inf"), result.get("test_images", float("inf")))

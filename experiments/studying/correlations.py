@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Vector = NDArray[np.float64]
-Matrix = NDArray[np.float64]
+from plugin.analysis.prediction.model import Matrix, Vector
 
 RESAMPLES = 2000
 """Of relaxations with replacement for intervals, and of shuffled accuracies for thresholds."""

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studying.correlations import Correlations, Vector, correlate, spearman
+from experiments.studying.correlations import Correlations, correlate, spearman
 from experiments.studying.evaluation import Evaluation, evaluate
 from experiments.studying.figures import Figures, Trained
 from experiments.studying.package import SEED, as_study
 from newrelax.errors import UserError
+from plugin.analysis.prediction.model import Vector
 from plugin.analysis.prediction.properties import NAMED
 from plugin.analysis.prediction.study import Study
 

@@ -13,6 +13,7 @@ from newrelax.errors import UserError
 from newrelax.registry import Registry
 from plugin.analysis.measure import Protocol, cost, measure
 from plugin.analysis.probe import Analysed
+from plugin.analysis.side_by_side import FieldsOnly
 from plugin.certification.bounding import Bounding
 from plugin.certification.region import Region
 from plugin.training.smoothing import read_smoothing
@@ -35,7 +36,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(FieldsOnly):
     """Measures parts on a network, called with a part; in words that another process can be given.
 
     x: [images, ...] inputs, y: [images]. protocol: without its smoothing, whose spelling `smoothing` is. plugins: files that
@@ -68,10 +69,6 @@ class Measurement:
     def _whole_protocol(self) -> Protocol:
         smoothing = None if self.smoothing is None else read_smoothing(self.smoothing, self._registry)
         return replace(self.protocol, smoothing=smoothing)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what is made from the words: another process makes its own."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def __call__(self, part: Part, tick: Callable[[int], None]) -> dict[str, Any] | Failure:
         """The part's record as JSON types. `tick` hears of exactly as many evaluations as `cost` says."""

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from newrelax.bounds import other_classes
 from newrelax.registry import Registry
 from plugin.certification.bounding import Bounding
 
@@ -46,8 +47,6 @@ class Propagation:
         """Sum of absolute derivatives of each margin in the inputs: [images, classes − 1]."""
         x = self.x.clone().requires_grad_()
         logits = self.model(x)
-        classes = torch.arange(logits.shape[1], device=logits.device)
-        wrong = classes.expand_as(logits)[classes != self.y[:, None]].view(len(logits), -1)
-        margins = logits.gather(1, self.y[:, None]) - logits.gather(1, wrong)
+        margins = logits.gather(1, self.y[:, None]) - logits.gather(1, other_classes(self.y, logits.shape[1]))
         rows = [torch.autograd.grad(each.sum(), x, retain_graph=True)[0].abs().flatten(1).sum(1) for each in margins.T]
         return torch.stack(rows, dim=1)

@@ -13,6 +13,7 @@ from plugin.process.device import device_name
 from plugin.process.files import write_atomically, write_json
 from plugin.process.lock import locked
 from plugin.process.tensors import weights_digest
+from plugin.runs.folder import verdicts_folder
 from plugin.runs.versions import versions
 
 SUMMARY, PICTURE, LOCK = "complete.json", "decided.png", ".lock"
@@ -21,7 +22,7 @@ SUMMARY, PICTURE, LOCK = "complete.json", "decided.png", ".lock"
 def default_folder(run: Path | None, subject: Subject, eps: float) -> Path:
     """Where verdicts are kept unless somebody says otherwise: in the run's folder, or in verdicts/."""
     if run is not None:
-        return run / f"complete-eps{eps:g}"
+        return verdicts_folder(run, eps)
     weights = "untrained" if subject.weights is None else subject.weights.stem
     return Path("verdicts") / f"{Path(subject.name).name}-{subject.dataset.name}-{weights}-eps{eps:g}"
 

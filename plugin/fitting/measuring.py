@@ -21,7 +21,7 @@ from plugin.analysis.side_by_side import side_by_side
 from plugin.fitting.subject import Subject
 from plugin.process.files import write_atomically, write_json
 from plugin.process.tensors import weights_digest
-from plugin.runs.folder import RESULT, finished_result, read_json
+from plugin.runs.folder import finished_in, finished_result, read_json
 from plugin.runs.versions import versions
 
 FORMAT = 2
@@ -32,8 +32,7 @@ def certified_by(folders: Sequence[Path]) -> dict[str, float]:
     """Certified accuracy by the method that trained, from the results of finished runs."""
     known: dict[str, float] = {}
     for folder in folders:
-        runs = [folder] if (folder / RESULT).exists() else sorted(p.parent for p in folder.glob(f"*/{RESULT}"))
-        for path in runs:
+        for path in finished_in(folder):
             result = finished_result(path) or {}
             accuracy = result.get("certified_accuracy")
             if isinstance(accuracy, float) and result.get("sound", True):

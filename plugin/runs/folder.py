@@ -22,6 +22,16 @@ from plugin.settings.config import Config
 CONFIG, METRICS, RESULT, MODEL = "config.json", "metrics.jsonl", "result.json", "model.pt"
 
 
+def finished_in(folder: Path) -> list[Path]:
+    """The finished runs in a folder of runs, or the one that it is."""
+    return [folder] if (folder / RESULT).is_file() else sorted(path.parent for path in folder.glob(f"*/{RESULT}"))
+
+
+def verdicts_folder(run: Path, eps: float) -> Path:
+    """Where a run keeps what `plugin.evaluate --complete` decided of it at eps."""
+    return run / f"complete-eps{eps:g}"
+
+
 @dataclass
 class RunFolder:
     """A folder that holds one run, and that no other process trains in. Open it with `create` or `reopen`."""
