@@ -78,6 +78,7 @@ def substitute(
     pending = {start: coefficients} if extra is None else dict(extra)
     if extra is not None:
         pending[start] = coefficients + extra[start] if start in extra else coefficients
+    spilled: set[int] = set()  # steps whose windows hold coefficients outside the image
     total: Tensor | float = 0.0
 
     def add(loss: Tensor | None, field: Field | None) -> None:
@@ -92,7 +93,7 @@ def substitute(
         step, field = network.steps[index], fields.get(index)
         operator = step.operator
         if isinstance(operator, Affine):
-            inputs = _through(operator, a, field, step.shape)
+            inputs = _through(operator, a, field, step.shape, spilled=index in spilled)
         else:
             if visit is not None:
                 visit(index, a)
@@ -103,6 +104,8 @@ def substitute(
         for source, part in zip(step.inputs, inputs, strict=True):
             image = network.steps[source].shape if source >= 0 else network.input_shape
             part = _fitted(part, field, footprint, fields.get(source), image)
+            if _moves(footprint) or (index in spilled and isinstance(operator, Affine)):
+                spilled.add(source)
             if source in pending:
                 known = pending[source]
                 pending[source] = _for_each(known, len(part)) + _for_each(part, len(known))
@@ -122,12 +125,13 @@ def _first(windows: Windows) -> Field:
     return field
 
 
-def _through(operator: Affine, a: Tensor, field: Field | None, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Coefficients of each input of an affine step."""
+def _through(operator: Affine, a: Tensor, field: Field | None, shape: tuple[int, ...], *, spilled: bool) -> tuple[Tensor, ...]:
+    """Coefficients of each input of an affine step. spilled: some may lie outside the image; planes cut into windows leave none
+    there."""
     if field is not None:
         footprint = operator.footprint
         if footprint is not None:
-            if _moves(footprint) and field.reaches_over((shape[1], shape[2])):
+            if spilled and _moves(footprint) and field.reaches_over((shape[1], shape[2])):
                 a = _for_each(a, field.positions) * _inside(field, a, shape)
             windowed = operator.windowed(field.before(footprint).size)
             operator = operator if windowed is None else windowed
@@ -137,8 +141,8 @@ def _through(operator: Affine, a: Tensor, field: Field | None, shape: tuple[int,
     return tuple(part.unflatten(0, a.shape[:2]) for part in parts)
 
 
-def _moves(footprint: Footprint) -> bool:
-    return any(k != 1 for k in (*footprint.kernel, *footprint.stride))
+def _moves(footprint: Footprint | None) -> bool:
+    return footprint is not None and any(k != 1 for k in (*footprint.kernel, *footprint.stride))
 
 
 def _inside(field: Field, like: Tensor, shape: tuple[int, ...]) -> Tensor:
