@@ -31,9 +31,10 @@ from newrelax.network.rules import BUILTIN_RULES
 from newrelax.network.same import check_same, check_traced
 from newrelax.network.statistics import observed
 from newrelax.precision import full_precision
-from newrelax.propagations.base import Bounds, Ends, Layers, Problem, chunk_memory, interval_ends
+from newrelax.propagations.base import Bounds, Ends, Layers, Problem, interval_ends
 from newrelax.propagations.fusion import fused_cross_entropy
 from newrelax.propagations.ibp_backward import IntervalBackwardPropagation
+from newrelax.propagations.memory import Memory
 from newrelax.registry import Registry
 from newrelax.share import Share
 
@@ -116,7 +117,7 @@ class BoundedNetwork:
     """A model whose outputs are bounded with a method.
 
     model: [batch, *input_shape] → outputs [batch, *]. Its parameters stay its own: optimise `model.parameters()`.
-    memory: bytes that one chunk of back-substituted coefficients may take; `chunk_memory` by default.
+    memory: bytes that back-substituted coefficients may take; by default as `newrelax.propagations.base.Memory` says.
     engine: one of `ENGINES`. operators: rules for the model's operators.
 
     Raises `UserError` in one line if the model has no graph, or the method no way through it.
@@ -266,7 +267,7 @@ class BoundedNetwork:
 
     def problem(self, lower: Tensor, upper: Tensor, statistics: Statistics | None = None, *, attached: bool = False) -> Problem:
         """What is to be bounded: the network with the weights of this moment over the boxes; arguments as in `bounds`."""
-        memory = chunk_memory(lower.device) if self._memory is None else self._memory
+        memory = Memory.of(self._memory, lower.device)
         problem = Problem(self.graph.network(statistics), lower, upper, self.method.lines, memory, attached)
         if self._seen is not None and torch.is_grad_enabled():
             self._seen.problems.append(problem)

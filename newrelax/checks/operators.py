@@ -18,13 +18,14 @@ from newrelax.network.graph import Graph
 from newrelax.network.operators.rule import Rule
 from newrelax.network.same import check_traced
 from newrelax.propagations.base import Problem
+from newrelax.propagations.memory import Memory
 
 METHODS = ("IBP", "CROWN", "CROWN-IBP-R", "hBox-DeepZ", "DeepZ")
 RADII = (0.02, 0.3, 1.0)
 """Of the boxes, as shares of the sample's range."""
 
 POINTS = 200
-_MEMORY = 1 << 26
+_MEMORY = Memory(1 << 26, 1 << 26)
 _ROUNDING = 1e-9
 
 

@@ -33,6 +33,7 @@ from newrelax.network.graph import Graph
 from newrelax.network.rules import BUILTIN_RULES
 from newrelax.network.same import check_traced
 from newrelax.propagations.base import Problem
+from newrelax.propagations.memory import Memory
 
 OPERATORS = 16
 """In one graph."""
@@ -50,7 +51,7 @@ INPUTS: tuple[tuple[int, ...], ...] = ((4,), (2, 4, 4), (2, 6), (2, 3))
 ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-4}
 """How far a bound may lie beyond a point, relative to the size of what the graph computes."""
 
-_MEMORY = 1 << 26
+_MEMORY = Memory(1 << 26, 1 << 26)
 
 NAMES: tuple[str, ...] = tuple(name for rule in BUILTIN_RULES for name in rule.names if name in SAMPLES)
 """Operators that are drawn: all but those of `WITHOUT`, which no trace can hold, each for the reason given there."""

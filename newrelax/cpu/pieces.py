@@ -11,3 +11,10 @@ def pieces(x: Tensor) -> list[slice]:
     size = CACHE * len(x) // max(1, x.nbytes) if x.device.type == "cpu" else len(x)
     size = max(1, size)
     return [slice(i, i + size) for i in range(0, len(x), size)]
+
+
+def row_pieces(x: Tensor) -> list[tuple[slice, slice]]:
+    """Slices of a batch of rows [n, rows, ...]: where one example alone is more than the cache holds, of its rows, too."""
+    samples = pieces(x)
+    rows = pieces(x[0]) if len(samples) == len(x) > 0 else [slice(None)]
+    return [(i, j) for i in samples for j in rows]

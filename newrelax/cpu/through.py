@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newrelax.cpu.pieces import pieces
+from newrelax.cpu.pieces import pieces, row_pieces
 
 
 def through(a: Tensor, low: Tensor | None, up: Tensor, gap: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -33,16 +33,16 @@ class _Through(torch.autograd.Function):
         ctx.save_for_backward(a, low, up, gap)
         out = a.new_empty(len(up), *a.shape[1:])
         loss = a.new_zeros(()) if gap is None else a.new_empty(out.shape[:2])
-        for i in pieces(out):
-            own = _of(a, i)
-            torch.mul(own, up[i].unsqueeze(1), out=out[i])
+        for i, j in row_pieces(out):
+            own = _of(a, i)[:, j]
+            torch.mul(own, up[i].unsqueeze(1), out=out[i, j])
             if low is None and gap is None:
                 continue
             size = _size(own, low)
             if low is not None:
-                out[i].addcmul_(size, (low[i] - up[i]).unsqueeze(1))
+                out[i, j].addcmul_(size, (low[i] - up[i]).unsqueeze(1))
             if gap is not None:
-                torch.sum(size * gap[i].unsqueeze(1), 2, out=loss[i])
+                torch.sum(size * gap[i].unsqueeze(1), 2, out=loss[i, j])
         return out, loss
 
     @staticmethod

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from newrelax.network.interval import Interval
@@ -17,6 +16,7 @@ from newrelax.network.operators.base import Elementwise
 from newrelax.network.operators.elementwise import Bent, Relu
 from newrelax.network.operators.linear import Linear
 from newrelax.propagations.choice import Relaxations
+from newrelax.propagations.memory import Memory
 
 Ends = tuple[Tensor, Tensor]
 """(lower, upper), each [batch, *shape of the step]."""
@@ -42,7 +42,7 @@ class Bounds:
 class Problem:
     """What is to be bounded: a network over a batch of boxes.
 
-    lower, upper: [batch, *input_shape]. memory: bytes that one chunk of back-substituted coefficients may take.
+    lower, upper: [batch, *input_shape]. memory: for back-substituted coefficients.
     attached: the layers' bounds keep their way back to the weights, for losses that go on from them.
     """
 
@@ -50,7 +50,7 @@ class Problem:
     lower: Tensor
     upper: Tensor
     relaxations: Relaxations
-    memory: int
+    memory: Memory
     attached: bool = False
 
     @cached_property
@@ -165,12 +165,3 @@ def interval_ends(problem: Problem, found: IntervalPass, specification: Tensor) 
 def matvec(matrix: Tensor, values: Tensor) -> Tensor:
     """Each example's matrix, [batch, rows, n], times its values, [batch, n]; [batch, rows]."""
     return (matrix @ values.unsqueeze(2)).squeeze(2)
-
-
-def chunk_memory(device: torch.device) -> int:
-    """Bytes of coefficients that go through a network together unless the user sets another limit.
-
-    256 MiB, or, to keep a GPU busy, a 64th of its memory; the gradient needs several times as much.
-    """
-    least = 1 << 28
-    return least if device.type != "cuda" else max(least, torch.cuda.get_device_properties(device).total_memory // 64)

@@ -204,7 +204,8 @@ class LinearPass:
         if windows is None:
             count = torch.Size(shape).numel()
             return self._spread(index, self._identity(count, sign).view(1, count, *shape))
-        found = [self._in_windows(index, band, sign, batch) for band in self._bands(index, windows.widest, batch)]
+        needed = batch * windows.widest * shape[0] * self._radius.element_size()
+        found = [self._in_windows(index, band, sign, batch, needed) for band in self._bands(index, windows.widest, batch)]
         below = torch.cat(found, 2).flatten(1)
         noise = self._states[index].noise
         return below if noise is None else below + noise.flatten(1)
@@ -221,14 +222,14 @@ class LinearPass:
         return torch.eye(count, dtype=self._radius.dtype, device=self._radius.device) * sign
 
     def _bands(self, index: int, widest: int, batch: int) -> list[range]:
-        """The rows of an image step in bands whose coefficients, for one channel, keep within the memory."""
+        """The rows of an image step in bands whose coefficients, for one channel, make a piece."""
         rows = self._steps[index].shape[1]
-        fitting = self.problem.memory // max(1, batch * widest * self._radius.element_size() // rows)
+        fitting = self.problem.memory.piece // max(1, batch * widest * self._radius.element_size() // rows)
         band = max(1, min(rows, fitting))
         return [range(at, min(rows, at + band)) for at in range(0, rows, band)]
 
-    def _in_windows(self, index: int, rows: range, sign: int, batch: int) -> Tensor:
-        """`_from_identity` for some rows of an image step, [batch, channels, rows·columns]."""
+    def _in_windows(self, index: int, rows: range, sign: int, batch: int, needed: int) -> Tensor:
+        """`_from_identity` for some rows of an image step, [batch, channels, rows·columns]; needed: bytes of all its rows."""
         channels, _, columns = self._steps[index].shape
         windows = self._windows(index, rows)
         assert windows is not None
@@ -239,9 +240,8 @@ class LinearPass:
                 cut[at] = enclosure if field is None else enclosure.cut(field)
         origin = windows.fields.get(self._network.structure.origin)
         radius = self._radius if origin is None else origin.cut(self._radius)
-        found = self._in_pieces(
-            index, self._identity(channels, sign).view(1, channels, channels, 1, 1), cut, radius, windows, windows.widest
-        )
+        start = self._identity(channels, sign).view(1, channels, channels, 1, 1)
+        found = self._in_pieces(index, start, cut, radius, windows, windows.widest, needed)
         return found.view(batch, len(rows) * columns, channels).transpose(1, 2)
 
     def _in_pieces(
@@ -252,10 +252,14 @@ class LinearPass:
         radius: Tensor,
         windows: Windows | None,
         widest: int,
+        needed: int,
     ) -> Tensor:
-        """`substitute`, in chunks of rows that keep within the memory."""
+        """`substitute`, a piece of the rows at a time; for the gradient once more each where more than the memory were kept.
+
+        widest: the most coefficients that a row has on the way, for an example. needed: bytes of all that belongs together.
+        """
         rows, batch = coefficients.shape[1], len(self.problem.lower)
-        chunk = max(1, self.problem.memory // max(1, batch * widest * coefficients.element_size()))
+        chunk = max(1, self.problem.memory.piece // max(1, batch * widest * coefficients.element_size()))
 
         def found(piece: Tensor) -> Tensor:
             below = substitute(
@@ -263,10 +267,10 @@ class LinearPass:
             )
             return below.view(len(below), -1, piece.shape[1])
 
-        if chunk >= rows:
-            return found(coefficients).flatten(1)
         again = partial(checkpoint, found, use_reentrant=False, preserve_rng_state=False)
-        call = again if torch.is_grad_enabled() else found
+        call = again if torch.is_grad_enabled() and needed > self.problem.memory.kept else found
+        if chunk >= rows:
+            return call(coefficients).flatten(1)
         return torch.cat([call(piece) for piece in coefficients.split(chunk, dim=1)], dim=2).flatten(1)
 
     def _spread(
@@ -277,7 +281,8 @@ class LinearPass:
         if extra is not None or visit is not None:
             return substitute(self._network, start, coefficients, enclosures, self._radius, extra=extra, visit=visit)
         widest = self._network.structure.widest[start] if start >= 0 else 1
-        total = self._in_pieces(start, coefficients, enclosures, self._radius, None, widest)
+        needed = len(self.problem.lower) * widest * coefficients.shape[1] * coefficients.element_size()
+        total = self._in_pieces(start, coefficients, enclosures, self._radius, None, widest, needed)
         noise = self._states[start].noise
         if noise is None:
             return total

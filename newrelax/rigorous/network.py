@@ -19,9 +19,9 @@ from newrelax.network.operators.rule import Rule
 from newrelax.network.rules import BUILTIN_RULES
 from newrelax.network.same import check_traced
 from newrelax.propagations.alpha import AlphaPropagation
-from newrelax.propagations.base import chunk_memory
 from newrelax.propagations.ibp_backward import IntervalBackwardPropagation
 from newrelax.propagations.interval import IntervalPropagation
+from newrelax.propagations.memory import Memory
 from newrelax.propagations.random_slopes import RandomSlopesPropagation
 from newrelax.rigorous.bends import as_bent
 from newrelax.rigorous.plan import Plan
@@ -55,7 +55,7 @@ class RigorousNetwork:
     ) -> None:
         if not method.gives_bounds or not method.sound:
             raise UserError(f"{method.label} gives no sound bounds: expected a method that certifies for rigorous bounds")
-        self.method, self._memory = method, memory or chunk_memory(torch.device("cpu"))
+        self.method, self._memory = method, Memory.of(memory, torch.device("cpu"))
         exact = copy.deepcopy(model).cpu().double().eval()
         with torch.no_grad():
             graph = Graph(exact, input_shape, operators)
@@ -117,7 +117,7 @@ class RigorousNetwork:
         rows = _undecided(operator, lower, upper).any(0).nonzero().flatten()
         shape = self._network.steps[index].shape
         bytes_a_row = 3 * lower.element_size() * len(lower) * self._network.structure.widest[index]  # a, and both its signs
-        chunk = max(1, self._memory // bytes_a_row)
+        chunk = max(1, self._memory.piece // bytes_a_row)
         for part in rows.split(chunk):
             unit = lower.new_zeros(1, len(part), lower.shape[1])
             unit[0, torch.arange(len(part)), part] = 1.0

@@ -12,6 +12,9 @@ from newrelax.methods.method import Method
 from newrelax.network.operators.rule import Rule
 from newrelax.network.rules import BUILTIN_RULES
 
+TRAINING_MEMORY = 256
+"""MiB for bounds in training on a CPU. A run keeps what its tensors give back, so that large pieces cost it nothing."""
+
 
 @dataclass(frozen=True)
 class Bounding:

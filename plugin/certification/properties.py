@@ -21,7 +21,8 @@ from newrelax.branching.unsafe import Unsafe
 from newrelax.exact.program import CLEARANCE
 from newrelax.network.graph import Graph
 from newrelax.network.modes import evaluating
-from newrelax.propagations.base import Problem, chunk_memory
+from newrelax.propagations.base import Problem
+from newrelax.propagations.memory import Memory
 from newrelax.registry import Registry
 from plugin.formats.property import Case, Property
 
@@ -68,7 +69,7 @@ def decide(
         if time.monotonic() > deadline:
             return Answer("timeout", note=notes[0] if notes else "no time was left for every case")
         lower, upper = case.lower.view(1, *input_shape), case.upper.view(1, *input_shape)
-        problem = Problem(network, lower, upper, method.lines, chunk_memory(lower.device))
+        problem = Problem(network, lower, upper, method.lines, Memory.of(None, lower.device))
         for point, bound in _searched(problem, unsafe, Boxes(method.propagation), deadline):
             if point is not None and asking.tried(point.view(1, *input_shape)):
                 return asking.answer("sat")

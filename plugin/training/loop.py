@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from newrelax.methods.method import Method
 from newrelax.registry import Registry
-from plugin.certification.bounding import Bounding
+from plugin.certification.bounding import TRAINING_MEMORY, Bounding
 from plugin.certification.region import Region
 from plugin.data import Dataset, batches
 from plugin.process.interrupt import Interrupted, StopRequest
@@ -95,7 +95,8 @@ class TrainState:
         device = dataset.train_x.device
         torch.manual_seed(config.seed)
         order = torch.Generator(device).manual_seed(config.seed)
-        bounding = Bounding(config.engine, config.bound_memory, registry.operators)
+        memory = config.bound_memory or (TRAINING_MEMORY if device.type == "cpu" else None)
+        bounding = Bounding(config.engine, memory, registry.operators)
         net = bounding.network(model, dataset.input_shape, method)
         optimizer = make_optimizer(config, model)
         loss = read_loss(config.loss, registry)

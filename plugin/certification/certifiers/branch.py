@@ -17,7 +17,8 @@ from newrelax.errors import UserError
 from newrelax.exact.minimum import Minimum
 from newrelax.methods.method import Method
 from newrelax.network.network import Network
-from newrelax.propagations.base import Problem, chunk_memory
+from newrelax.propagations.base import Problem
+from newrelax.propagations.memory import Memory
 from plugin.certification.certifiers.base import Certifier, Example, Question
 from plugin.certification.certifiers.bound import check_decides
 
@@ -53,7 +54,7 @@ class Branch(Certifier):
 
     def _decide(self, question: Question, network: Network, example: Example, deadline: float) -> None:
         lower, upper = question.box(example.x.double())
-        problem = Problem(network, lower, upper, self.method.lines, chunk_memory(lower.device))
+        problem = Problem(network, lower, upper, self.method.lines, Memory.of(None, lower.device))
         matrix = specification(example.y, torch.Size(network.steps[-1].shape).numel(), torch.float64)
         with torch.no_grad():
             before, known = back_substituted(problem, matrix)

@@ -15,7 +15,8 @@ from newrelax.errors import UserError
 from newrelax.exact.encoding import Encoding, encode
 from newrelax.exact.program import CLEARANCE, minimum
 from newrelax.network.network import Network
-from newrelax.propagations.base import Problem, chunk_memory
+from newrelax.propagations.base import Problem
+from newrelax.propagations.memory import Memory
 from plugin.certification.certifiers.base import Certifier, Example, Question
 
 
@@ -40,7 +41,7 @@ class Exact(Certifier):
         lower, upper = question.box(example.x.double())
         matrix = specification(example.y, torch.Size(network.steps[-1].shape).numel(), torch.float64)
         with torch.no_grad():
-            problem = Problem(network, lower, upper, question.registry.get_method("CROWN").lines, chunk_memory(lower.device))
+            problem = Problem(network, lower, upper, question.registry.get_method("CROWN").lines, Memory.of(None, lower.device))
             before, bounds = back_substituted(problem, matrix)
             margins = bounds[0]
             known = margins if example.margins is None else torch.maximum(margins, example.margins.double())

@@ -16,7 +16,8 @@ from newrelax.branching.unsafe import Unsafe
 from newrelax.exact.minimum import Minimum
 from newrelax.network.graph import Graph
 from newrelax.network.rules import BUILTIN_RULES
-from newrelax.propagations.base import Problem, chunk_memory
+from newrelax.propagations.base import Problem
+from newrelax.propagations.memory import Memory
 from tests.newrelax.exact import brute_force
 from tests.newrelax.exact.test_program import Branchy, small_network
 
@@ -28,7 +29,7 @@ def problem_of(model: nn.Module, lower: Tensor, upper: Tensor, method: str = "CR
     """lower, upper: [*shape]."""
     network = Graph(model.requires_grad_(False), lower.shape, BUILTIN_RULES).network()
     lines = Registry.load().get_method(method).lines
-    return Problem(network, lower.unsqueeze(0), upper.unsqueeze(0), lines, chunk_memory(lower.device))
+    return Problem(network, lower.unsqueeze(0), upper.unsqueeze(0), lines, Memory.of(None, lower.device))
 
 
 def searched(by: str, problem: Problem, unsafe: Unsafe, method: str = "CROWN", **limits: float) -> Minimum:

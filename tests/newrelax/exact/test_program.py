@@ -13,8 +13,9 @@ from newrelax.exact.encoding import Encoding, encode
 from newrelax.exact.program import CLEARANCE, minimum
 from newrelax.network.graph import Graph
 from newrelax.network.rules import BUILTIN_RULES
-from newrelax.propagations.base import Problem, chunk_memory
+from newrelax.propagations.base import Problem
 from newrelax.propagations.linear_pass import LinearPass, Mode
+from newrelax.propagations.memory import Memory
 from tests.newrelax.exact import brute_force
 
 
@@ -24,7 +25,7 @@ def encoded(model: nn.Module, lower: torch.Tensor, upper: torch.Tensor) -> Encod
     lines = Registry.load().get_method("CROWN").lines
     low, high = lower.unsqueeze(0), upper.unsqueeze(0)
     with torch.no_grad():
-        found = LinearPass(Problem(network, low, high, lines, chunk_memory(low.device)), Mode())
+        found = LinearPass(Problem(network, low, high, lines, Memory.of(None, low.device)), Mode())
         found.lower_bounds(torch.eye(math.prod(network.steps[-1].shape), dtype=low.dtype).unsqueeze(0))
         return encode(network, low, high, found.before)
 

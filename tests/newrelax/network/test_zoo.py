@@ -15,13 +15,14 @@ from newrelax.network.graph import Graph
 from newrelax.network.rules import BUILTIN_RULES
 from newrelax.network.same import check_traced
 from newrelax.propagations.base import Problem
+from newrelax.propagations.memory import Memory
 from newrelax.registry import Registry
 from tests.support.zoo import ZOO, Case
 from tests.support.zoo_refused import REFUSED
 
 SLACK = 1e-5
 POINTS = 40
-MEMORY = 1 << 27
+MEMORY = Memory(1 << 27, 1 << 27)
 
 CASES = [pytest.param(case, id=name, marks=[pytest.mark.slow] if case.slow else []) for name, case in ZOO.items()]
 
