@@ -118,7 +118,7 @@ class Chosen(Enclosure):
         (out,), loss = self.lines.back(a, count_gaps=count_gaps)
         image = out.new_zeros(*out.shape[:3], math.prod(self.places.size))
         index = self.index.flatten(2).unsqueeze(1).expand(-1, out.shape[1], -1, -1)
-        spread: Tensor = image.scatter_add(3, index, out.flatten(3)).unflatten(3, self.places.size)
+        spread: Tensor = image.scatter_add_(3, index, out.flatten(3)).unflatten(3, self.places.size)
         return (spread,), loss
 
     def cut(self, field: Field) -> Chosen:
