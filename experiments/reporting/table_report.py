@@ -9,7 +9,7 @@ from experiments.reporting.paper import paper_figures
 from experiments.reporting.pictures import draw_curves, draw_heatmap, draw_tightness, row_label
 from experiments.reporting.properties import Measurements
 from experiments.reporting.summary import Row
-from experiments.runner.grid import Table
+from experiments.runner.grid import Table, file_name
 from newrelax.document import Block, Bullets, Heading, Paragraph, Picture
 
 _REMARKS = (
@@ -90,7 +90,7 @@ def _groups(table: Table, rows: Sequence[Row]) -> list[list[Row]]:
 
 def _group_blocks(table: Table, rows: Sequence[Row], measured: Measurements) -> list[Block]:
     values = [str(rows[0].cell[axis]) for axis in table.layout.group if axis in rows[0].cell]
-    name, slug = ", ".join(values) or table.name, "-".join(values) or table.name
+    name, slug = ", ".join(values) or table.name, file_name(*values) or table.name
     lengths = {row.shortened for row in rows if row.results}
     title = " — ".join(filter(None, (name, ", ".join(*lengths) if len(lengths) == 1 else "")))
     blocks: list[Block] = [Heading(name)] if values else []

@@ -84,6 +84,11 @@ class Layout(settings.Table):
     certified: str = settings.setting("The table whose runs give certified accuracy, for one that only analyses.", "")
 
 
+def file_name(*words: str) -> str:
+    """Words as a file's name, without characters that a file system may refuse."""
+    return re.sub(r"[^A-Za-z0-9.+=_-]", "_", "-".join(words))
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run: a cell of a table, a seed, and how much of the recipe is run.
@@ -113,7 +118,7 @@ class Run:
         values += [f"scale{self.scale:g}"] if self.scale != 1.0 else []
         values += [f"n{self.limit_train}"] if self.limit_train is not None else []
         values += [f"{name}={text_of(value)}" for name, value in self.changes.items()]
-        return re.sub(r"[^A-Za-z0-9.+=_-]", "_", "-".join(values))
+        return file_name(*values)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the run's result, as JSON data: equal settings mean an equal run."""
