@@ -22,6 +22,7 @@ import torch
 from click.core import ParameterSource
 
 from experiments.benchmarks.alpha import alpha
+from experiments.benchmarks.bounds import bounds
 from experiments.benchmarks.gpu import gpu
 from experiments.benchmarks.size import size
 from experiments.benchmarks.suite import Network, Rounds, chosen, table, time_network
@@ -91,6 +92,7 @@ def _refuse_options(context: click.Context, subcommand: str) -> None:
 
 
 command.add_command(alpha)
+command.add_command(bounds)
 command.add_command(gpu)
 command.add_command(size)
 
