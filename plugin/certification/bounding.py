@@ -13,7 +13,7 @@ from newrelax.network.operators.rule import Rule
 from newrelax.network.rules import BUILTIN_RULES
 
 TRAINING_MEMORY = 256
-"""MiB for bounds in training on a CPU. A run keeps what its tensors give back, so that large pieces cost it nothing."""
+"""MiB for bounds in training on a CPU: command lines keep what tensors give back, so that large pieces cost them nothing."""
 
 
 @dataclass(frozen=True)
