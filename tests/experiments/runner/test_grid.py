@@ -22,7 +22,7 @@ from tests.experiments.runner.sweep import make_table
         ("table3", 40),
         ("table4", 7 * 6 * 4),
         ("schemes", 3 * 7 * 5),
-        ("smoothing", 3 * 3 * (1 + 3 * 3)),
+        ("smoothing", 3 * (2 * (1 + 3 * 3) + 4)),
     ],
     ids=lambda value: str(value),
 )
