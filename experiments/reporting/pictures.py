@@ -72,13 +72,16 @@ def draw_curves(rows: Sequence[Row], title: str) -> bytes | None:
 
 
 def draw_heatmap(rows: Sequence[Row], vertical: str, horizontal: str, title: str) -> bytes | None:
-    """Certified accuracy (%) of each cell over two axes of the grid; missing ones are left blank."""
+    """Certified accuracy (%) of each cell over two axes of the grid; what the grid leaves out is left blank."""
     down = list(dict.fromkeys(row.cell[vertical] for row in rows))
     across = list(dict.fromkeys(row.cell[horizontal] for row in rows))
     values = {(row.cell[vertical], row.cell[horizontal]): row.certified.mean for row in rows if row.certified}
     if not values:
         return None
-    canvas = Canvas(figsize=(1.6 + 0.9 * len(across), 1.6 + 0.5 * len(down)), layout="constrained")
+    asked = {(row.cell[vertical], row.cell[horizontal]) for row in rows}
+    left, below = (max(len(str(value)) for value in values) for values in (down, across))
+    size = 1.2 + 0.07 * max(left, 6) + 0.9 * len(across), 1.6 + 0.5 * len(down)
+    canvas = Canvas(figsize=size, layout="constrained")
     axes = canvas.subplots()
     grid = [[values.get((y, x), float("nan")) for x in across] for y in down]
     image = axes.imshow(grid, cmap="viridis", aspect="auto")
@@ -87,10 +90,10 @@ def draw_heatmap(rows: Sequence[Row], vertical: str, horizontal: str, title: str
         for j, x in enumerate(across):
             value = values.get((y, x))
             dark = value is not None and value < (low + high) / 2
-            text = "missing" if value is None else f"{value:.1f}"
+            text = f"{value:.1f}" if value is not None else "missing" if (y, x) in asked else ""
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set(title=title, xlabel=horizontal, ylabel=vertical)
-    axes.set_xticks(range(len(across)), [str(value) for value in across])
+    axes.set_xticks(range(len(across)), [str(value) for value in across], rotation=30 if below > 6 else 0)
     axes.set_yticks(range(len(down)), [str(value) for value in down])
     canvas.colorbar(image, label="certified accuracy (%)")
     return svg(canvas, title)
