@@ -82,6 +82,9 @@ def paper(dataset: str, model: str) -> dict[str, str]:
     return {str(figure.where["method"]): str(figure.certified) for figure in found}
 
 
+SIGMAS = ("0.003", "0.01", "0.01,pairs=4,parts=true")
+"""Of the smoothing table, with what is said of the pairs."""
+
 TABLES = [
     pytest.param(
         Table(
@@ -131,6 +134,38 @@ TABLES = [
             },
         ),
         id="FC",
+    ),
+    pytest.param(
+        Table(
+            "experiments/README.md",
+            "decided exactly, digits, %",
+            "across",
+            {
+                f"`{loss.partition(':')[0]}`": partial(accuracies, "schemes/report.csv", "exact", loss=loss)
+                for loss in (
+                    "certified",
+                    "MTL:alpha=0.5,steps=3",
+                    "CC:alpha=0.5,steps=3",
+                    "Exp:alpha=0.5,steps=3",
+                    "SABR:lambda=0.4,steps=3",
+                    "TAPS:split=1,steps=3",
+                    "STAPS:split=1,lambda=0.4,steps=3",
+                )
+            },
+        ),
+        id="schemes",
+    ),
+    pytest.param(
+        Table(
+            "experiments/README.md",
+            "certified accuracy, digits, %",
+            "across",
+            {
+                f"`{name}`": partial(accuracies, "smoothing/report.csv", "certified", estimator=name)
+                for name in ("none", *(f"{kind}:sigma={sigma}" for kind in ("rgs", "pgpe", "controlled") for sigma in SIGMAS))
+            },
+        ),
+        id="smoothing",
     ),
     pytest.param(
         Table(
