@@ -6,9 +6,9 @@ CACHE = 1 << 20
 """Bytes that a CPU takes at a time: few enough to stay in its cache, where element-wise passes are several times faster."""
 
 
-def pieces(x: Tensor) -> list[slice]:
-    """Slices of a batch [n, ...] that stay in a CPU's cache each; on other devices the whole."""
-    size = CACHE * len(x) // max(1, x.nbytes) if x.device.type == "cpu" else len(x)
+def pieces(x: Tensor, cache: int | None = None) -> list[slice]:
+    """Slices of a batch [n, ...] that stay in a CPU's cache each (or have `cache` bytes); on other devices the whole."""
+    size = (cache or CACHE) * len(x) // max(1, x.nbytes) if x.device.type == "cpu" else len(x)
     size = max(1, size)
     return [slice(i, i + size) for i in range(0, len(x), size)]
 
