@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from newrelax.cpu import pooling as cpu
 from newrelax.network.enclosures import Enclosure, Field, Planes, Sloped
 from newrelax.network.interval import Interval
 from newrelax.network.operators.base import Affine, Footprint, LinesOf, Nonlinear, Shape
@@ -167,10 +168,17 @@ class MaxPool(Nonlinear):
     dilation: Shape
 
     def _pool(self, x: Tensor, *, indices: bool = False) -> Any:
-        """torch's own pooling; it may give a window more or less at the end than there are, as `ceil_mode` has it."""
+        """The maxima, and where they lie. torch's own may give a window more or less at the end, as `ceil_mode` has it."""
+        if self._has_own_kernel(x):
+            found = cpu.max_pool(x, self.windows, self.kernel, self.stride, self.padding, self.dilation)
+            return found if indices else found[0]
         ceil_mode = any(self._floor(axis) < self.windows[axis] for axis in range(len(self.size)))
         pool = _MAXIMUM[len(self.size)]
         return pool(x, self.kernel, self.stride, self.padding, self.dilation, ceil_mode=ceil_mode, return_indices=indices)
+
+    def _has_own_kernel(self, x: Tensor) -> bool:
+        few = len(self.size) == 2 and math.prod(self.kernel) <= cpu.PLACES
+        return few and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
     def _floor(self, axis: int) -> int:
         room = self.size[axis] + 2 * self.padding[axis] - self.dilation[axis] * (self.kernel[axis] - 1) - 1
