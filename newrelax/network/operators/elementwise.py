@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from newrelax.network.enclosures import Planes
@@ -75,7 +76,16 @@ class Bent(Elementwise):
         """One bend upwards of a function that falls nowhere: its chord is made of ReLU's."""
         return len(self.bends) == 1 and self.rises and float(self.bends[0].weight) >= 0
 
+    @property
+    def _leaks(self) -> bool:
+        """Whether this is LeakyReLU: x above 0, slope·x below."""
+        if not self._known or not _is_zero(self.offset) or len(self.bends) != 1 or not _is_zero(self.bends[0].at):
+            return False
+        return abs(float(self.slope) + float(self.bends[0].weight) - 1) < 1e-12
+
     def value(self, *x: Tensor) -> Tensor:
+        if self._leaks:
+            return F.leaky_relu(x[0], float(self.slope))
         total: Tensor | None = None if _is_zero(self.slope) else self.slope * x[0]
         if not _is_zero(self.offset):
             total = self.offset * torch.ones_like(x[0]) if total is None else total + self.offset
@@ -94,7 +104,7 @@ class Bent(Elementwise):
         return low, high
 
     def planes(self, lower: Tensor, upper: Tensor, lines_of: LinesOf) -> Planes:
-        below = self.slope * torch.ones_like(lower), self.offset * torch.ones_like(lower)
+        below: tuple[Number, Number] = (self.slope, self.offset)
         above = below
         for bend in self.bends:
             lines = lines_of(RELU, *((lower, upper) if _is_zero(bend.at) else (lower - bend.at, upper - bend.at)))
@@ -108,14 +118,24 @@ class Bent(Elementwise):
                 )
             elif bend.weight < 0:
                 low, high = high, low
-            below = below[0] + low[0], below[1] + low[1]
-            above = above[0] + high[0], above[1] + high[1]
-        return Planes((below[0],), below[1], (above[0],), above[1])
+            below = _plus(below[0], low[0]), _plus(below[1], low[1])
+            above = _plus(above[0], high[0]), _plus(above[1], high[1])
+        slopes, offsets = ([_like(lower, line[k]) for line in (below, above)] for k in (0, 1))
+        return Planes((slopes[0],), offsets[0], (slopes[1],), offsets[1])
 
 
 def _moved(slope: Tensor, offset: Tensor, bend: Bend) -> tuple[Tensor, Tensor]:
     """The line of relu(x) as a line of the bend."""
     return bend.weight * slope, bend.weight * (offset if _is_zero(bend.at) else offset - slope * bend.at)
+
+
+def _plus(number: Number, part: Tensor) -> Tensor:
+    return part if _is_zero(number) else number + part
+
+
+def _like(bounds: Tensor, number: Number) -> Tensor:
+    """Numbers of a line as a tensor of the bounds' shape."""
+    return number * torch.ones_like(bounds) if not isinstance(number, Tensor) or number.shape != bounds.shape else number
 
 
 def _is_zero(number: Number) -> bool:
