@@ -7,6 +7,7 @@ kernels for float32; in float64 torch's own are as fast.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -67,61 +68,65 @@ def transpose(a: Tensor, weight: Tensor, stride: Pair, padding: Pair, size: Pair
     return found
 
 
-def _each_phase(a: Tensor, weight: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
+def _by_phases(a: Tensor, weight: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
     """The transposed convolution as a plain convolution for each phase of the stride, with just the kernel's places of it.
 
-    Rows y with (y + padding) mod stride = r meet the kernel's rows r, r + stride, …; up to three times faster than
-    `conv_transpose2d`, and never slower.
+    Rows y with (y + padding) mod stride = r meet the kernel's rows r, r + stride, …; up to four times faster than
+    `conv_transpose2d`. With few channels all phases are channels of one convolution.
     """
-    covered = all(kernel >= step for kernel, step in zip(weight.shape[2:], stride, strict=True))
-    image = (a.new_empty if covered else a.new_zeros)(len(a), weight.shape[1], *size)
+    mixed = _all_phases(a, weight, stride) if weight.shape[1] <= FEW else None
+    image = a.new_zeros(len(a), weight.shape[1], *size)
     for down in range(stride[0]):
-        rows = _phase(down, stride[0], padding[0], weight.shape[2], size[0], a.shape[2])
+        rows = _Phase.of(down, stride[0], padding[0], weight.shape[2], size[0], a.shape[2])
         for right in range(stride[1]):
-            columns = _phase(right, stride[1], padding[1], weight.shape[3], size[1], a.shape[3])
+            columns = _Phase.of(right, stride[1], padding[1], weight.shape[3], size[1], a.shape[3])
             if rows is None or columns is None:
                 continue
-            part = weight[:, :, down :: stride[0], right :: stride[1]].flip(2, 3).transpose(0, 1)
-            (y, top, bottom), (x, left, right_edge) = rows, columns
-            whole = max(top, bottom, 0), max(left, right_edge, 0)
-            met = F.conv2d(a, part, padding=whole)
-            met = met[
-                :, :, whole[0] - top : met.shape[2] - whole[0] + bottom, whole[1] - left : met.shape[3] - whole[1] + right_edge
-            ]
-            image[:, :, y :: stride[0], x :: stride[1]] = met
+            if mixed is not None:
+                met, skipped = mixed[:, :, down, right], (rows.start, columns.start)
+            else:
+                part = weight[:, :, down :: stride[0], right :: stride[1]].flip(2, 3).transpose(0, 1)
+                whole = (max(rows.before, rows.after, 0), max(columns.before, columns.after, 0))
+                met, skipped = F.conv2d(a, part, padding=whole), (whole[0] - rows.before, whole[1] - columns.before)
+            met = met[:, :, skipped[0] : skipped[0] + rows.count, skipped[1] : skipped[1] + columns.count]
+            image[:, :, rows.places(stride[0]), columns.places(stride[1])] = met
     return image
 
 
-def _phase(phase: int, stride: int, padding: int, kernel: int, size: int, count: int) -> tuple[int, int, int] | None:
-    """Along one axis: the first place of a phase, and what to pad before and after; None where nothing falls into it."""
-    taps = len(range(phase, kernel, stride))
-    first = (phase - padding) % stride
-    places = len(range(first, size, stride))
-    if taps == 0 or places == 0:
-        return None
-    start = (first + padding - phase) // stride
-    return first, taps - 1 - start, start + places - count
-
-
-def _by_phases(a: Tensor, weight: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
-    """The transposed convolution as one plain convolution per phase of the stride, interleaved.
-
-    With few channels and a stride, 2 to 3 times faster than `conv_transpose2d`.
-    """
+def _all_phases(a: Tensor, weight: Tensor, stride: Pair) -> Tensor:
+    """What each phase of the stride gives, [n, channels, *stride, …], from the first place that any coefficient reaches."""
     outputs, channels, *kernel = weight.shape
     taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
     full = F.pad(weight, (0, taps[1] * stride[1] - kernel[1], 0, taps[0] * stride[0] - kernel[0]))
     phases = full.view(outputs, channels, taps[0], stride[0], taps[1], stride[1]).permute(1, 3, 5, 0, 2, 4)
-    phases = phases.reshape(-1, outputs, *taps).flip(2, 3)
-    mixed = F.conv2d(a, phases, padding=(taps[0] - 1, taps[1] - 1))
-    rows, columns = mixed.shape[2:]
-    spread = mixed.view(len(a), channels, *stride, rows, columns).permute(0, 1, 4, 2, 5, 3)
-    spread = spread.reshape(len(a), channels, rows * stride[0], columns * stride[1])
-    height, width = size
-    missing = [max(0, p + n - have) for p, n, have in zip(padding, size, spread.shape[2:], strict=True)]
-    if any(missing):  # rows and columns that the stride never reaches
-        spread = F.pad(spread, (0, missing[1], 0, missing[0]))
-    return spread[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+    mixed = F.conv2d(a, phases.reshape(-1, outputs, *taps).flip(2, 3), padding=(taps[0] - 1, taps[1] - 1))
+    return mixed.view(len(a), channels, *stride, *mixed.shape[2:])
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """One phase along an axis: its first place in the image and how many are reached; the last coefficient that reaches the
+    first of them; how many coefficients are missing before the first and after the last."""
+
+    first: int
+    count: int
+    start: int
+    before: int
+    after: int
+
+    @classmethod
+    def of(cls, phase: int, stride: int, padding: int, kernel: int, size: int, coefficients: int) -> _Phase | None:
+        """None where nothing falls into it."""
+        taps = len(range(phase, kernel, stride))
+        first = (phase - padding) % stride
+        start = (first + padding - phase) // stride
+        count = min(len(range(first, size, stride)), coefficients + taps - 1 - start)
+        if taps == 0 or count <= 0:
+            return None
+        return cls(first, count, start, taps - 1 - start, start + count - coefficients)
+
+    def places(self, stride: int) -> slice:
+        return slice(self.first, self.first + (self.count - 1) * stride + 1, stride)
 
 
 def _by_sums(a: Tensor, weight: Tensor, padding: Pair, size: Pair) -> Tensor:
@@ -154,7 +159,7 @@ class _Transpose(torch.autograd.Function):
         ctx.stride, ctx.padding = stride, padding
         if stride == (1, 1):
             return _by_sums(a, weight, padding, size)
-        return (_by_phases if weight.shape[1] <= FEW else _each_phase)(a, weight, stride, padding, size)
+        return _by_phases(a, weight, stride, padding, size)
 
     @staticmethod
     def backward(ctx: Any, d_image: Tensor) -> tuple[Tensor | None, ...]:
