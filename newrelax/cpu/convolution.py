@@ -1,8 +1,7 @@
-"""Convolutions that a CPU's own kernels are slow at: from one channel, and transposed ones with a stride or to few channels.
+"""Convolutions that a CPU's own kernels are slow at: from few channels (an image's), and transposed ones.
 
 A convolution is given by (weight, stride, padding); dilation and groups are 1. Transposed convolutions go by phases of the
-stride, or as shifted sums, with the gradients of `conv2d`, which cost less than those of either. All of it is about oneDNN's
-kernels for float32; in float64 torch's own are as fast.
+stride, or as shifted sums, with the gradients of `conv2d`, which cost less than those of either.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SUMMED = 1 << 21
 """Bytes of coefficients that shifted sums take at a time."""
 
 FEW = 4
-"""Channels of the image up to which its transposed convolution is one convolution to all phases' channels."""
+"""An image's channels up to which convolutions with a stride are these, and transposed ones take all phases at once."""
 
 TAPS = 32
 """Channels times places of the kernel up to which shifted sums are faster than `conv_transpose2d`."""
@@ -44,20 +43,14 @@ def patches(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
     return windows.permute(0, 1, 4, 5, 2, 3)
 
 
-def is_slow_from_one_channel() -> bool:
-    """Whether weights' gradients of convolutions from one channel are several times slower than products with the image's
-    patches, as oneDNN's are without AVX-512."""
-    return torch.backends.cpu.get_cpu_capability() != "AVX512"
-
-
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
-    """A convolution as a product with the image's patches."""
+    """A convolution as a product with the image's patches: without AVX-512 the weights' gradient then takes half the time."""
     met = patches(x, tuple(weight.shape[2:]), stride, padding)
-    found: Tensor = (weight.flatten(1).expand(len(x), -1, -1) @ met.flatten(4).flatten(1, 3)).unflatten(2, met.shape[4:])
+    found: Tensor = (weight.flatten(1) @ met.flatten(4).flatten(1, 3)).unflatten(2, met.shape[4:])
     return found if bias is None else found + bias.view(-1, 1, 1)
 
 
-def transposes(weight: Tensor, stride: Pair) -> bool:
+def transposes_faster(weight: Tensor, stride: Pair) -> bool:
     """Whether `transpose` is faster than `conv_transpose2d`."""
     return stride != (1, 1) or weight[0].numel() <= TAPS
 
@@ -169,9 +162,9 @@ class _Transpose(torch.autograd.Function):
             d_a = F.conv2d(d_image, weight, None, stride, padding)
         if not ctx.needs_input_grad[1]:
             return d_a, None, None, None, None
-        if weight.shape[1] > 1 or not is_slow_from_one_channel():
+        if weight.shape[1] > 1 or stride == (1, 1):
             return d_a, conv2d_weight(d_image, weight.shape, a, stride, padding), None, None, None
-        # The patches are copied a few images at a time.
+        # Without AVX-512 a CPU's own kernel takes twice the time for one channel. A few images' patches at a time.
         d_weight = torch.zeros_like(weight)
         for i in pieces(a):
             met = patches(d_image[i], tuple(weight.shape[2:]), stride, padding).flatten(4).flatten(1, 3)

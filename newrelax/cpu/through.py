@@ -53,33 +53,25 @@ class _Through(torch.autograd.Function):
         d_up, d_gap = torch.empty_like(up), None if gap is None else torch.empty_like(gap)
         for i in pieces(d_out):
             own, d = _of(a, i), d_out[i]
-            if d_gap is not None:
-                d_gap[i] = (d_loss[i].unsqueeze(1) @ _size(own, low)).squeeze(1)
-            product = own * d
-            torch.sum(product, 1, out=d_up[i])
-            if low is not None:
-                above = torch.sum(_where_positive(product, own), 1)
-                d_up[i] -= above
-                if d_low is not None:
-                    d_low[i] = above
+            size = None if low is None and gap is None else _size(own, low)
+            torch.sum((own if low is None or size is None else own - size) * d, 1, out=d_up[i])
+            if size is not None and d_low is not None:
+                torch.sum(size * d, 1, out=d_low[i])
+            if size is not None and d_gap is not None:
+                d_gap[i] = (d_loss[i].unsqueeze(1) @ size).squeeze(1)
             if d_a is None:
                 continue
-            if low is None:
-                torch.mul(d, up[i].unsqueeze(1), out=d_a[i])
-                if gap is not None:
-                    d_a[i].addcmul_(d_loss[i].unsqueeze(2) * gap[i].unsqueeze(1), own.sign())
+            torch.mul(d, up[i].unsqueeze(1), out=d_a[i])
+            if size is None:
                 continue
-            torch.mul(d, (low[i] - up[i]).unsqueeze(1), out=d_a[i])
-            if gap is not None:
-                d_a[i].addcmul_(d_loss[i].unsqueeze(2), gap[i].unsqueeze(1))
-            _where_positive(d_a[i], own).addcmul_(d, up[i].unsqueeze(1))
+            if low is None:
+                d_size = d_loss[i].unsqueeze(2) * gap[i].unsqueeze(1)
+            else:
+                d_size = d * (low[i] - up[i]).unsqueeze(1)
+                if gap is not None:
+                    d_size.addcmul_(d_loss[i].unsqueeze(2), gap[i].unsqueeze(1))
+            d_a[i].addcmul_(d_size, own.sign() if low is None else size.sign_())
         return None if d_a is None else d_a.sum_to_size(a.shape), d_low, d_up, d_gap
-
-
-def _where_positive(x: Tensor, a: Tensor) -> Tensor:
-    """x, in its place, with zeros where a is not above zero: what ReLU's gradient does in one pass."""
-    found: Tensor = torch.ops.aten.threshold_backward.grad_input(x, a, 0, grad_input=x)
-    return found
 
 
 def _of(a: Tensor, samples: slice) -> Tensor:

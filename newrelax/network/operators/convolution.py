@@ -44,12 +44,11 @@ class Convolution(Affine):
         return replace(self, padding=(0,) * len(size), size=size)
 
     def _has_own_kernels(self, x: Tensor) -> bool:
-        flat = len(self.size) == 2 and self.groups == 1 and self.dilation == (1, 1)
-        return flat and x.device.type == "cpu" and x.dtype == torch.float32
+        return x.device.type == "cpu" and len(self.size) == 2 and self.groups == 1 and self.dilation == (1, 1)
 
     def _act(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        single = weight.shape[1] == 1 and self._has_own_kernels(x)
-        if single and not x.requires_grad and torch.is_grad_enabled() and cpu.is_slow_from_one_channel():
+        few = self._has_own_kernels(x) and weight.shape[1] <= cpu.FEW and self.stride != (1, 1)
+        if few and not x.requires_grad and torch.is_grad_enabled():
             return cpu.convolve(x, weight, bias, self.stride, self.padding)
         found: Tensor = _CONVOLVE[len(self.size)](x, weight, bias, **self._options)
         return found
@@ -74,7 +73,8 @@ class Convolution(Affine):
         return signed(lower, upper), signed(upper, lower)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        if self._has_own_kernels(a) and cpu.transposes(self.weight, self.stride):
+        single = a.dtype == torch.float32  # in float64 torch's own are faster
+        if single and self._has_own_kernels(a) and cpu.transposes_faster(self.weight, self.stride):
             return (cpu.transpose(a, self.weight, self.stride, self.padding, self.size),)
         # places that the stride never reaches have to be put back
         lost = tuple(

@@ -20,17 +20,15 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("products", [False, True], ids=["torch's weight gradient", "products with patches"])
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (0, 2)], ids=lambda p: f"padding {p}")
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2), (3, 3)], ids=lambda s: f"stride {s}")
 @pytest.mark.parametrize("kernel", [(4, 4), (3, 2), (1, 1), (2, 5)], ids=lambda k: f"kernel {k}")
 @pytest.mark.parametrize("channels", [1, 3, 6], ids=lambda c: f"{c} channels")
 def test_transpose_is_the_gradient_of_the_convolution(
-    channels: int, kernel: Pair, stride: Pair, padding: Pair, products: bool, monkeypatch: pytest.MonkeyPatch
+    channels: int, kernel: Pair, stride: Pair, padding: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "CACHE", 4096)  # a few images at a time, and a piece that is not full
     monkeypatch.setattr(cpu, "SUMMED", 4096)
-    monkeypatch.setattr(cpu, "is_slow_from_one_channel", lambda: products)
     weight = drawn(5, channels, *kernel)
     image = torch.zeros(IMAGES, channels, *SIZE, dtype=torch.float64, requires_grad=True)
     output = F.conv2d(image, weight, stride=stride, padding=padding)
@@ -58,13 +56,9 @@ def test_convolve_is_the_convolution(stride: Pair, with_bias: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["fast from one channel", "slow from one channel"])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)], ids=lambda s: f"stride {s}")
 @pytest.mark.parametrize("channels", [1, 3, 6], ids=lambda c: f"{c} channels")
-def test_the_operator_is_the_convolution_whichever_kernels_it_takes(
-    channels: int, stride: Pair, slow: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cpu, "is_slow_from_one_channel", lambda: slow)
+def test_the_operator_is_the_convolution_whichever_kernels_it_takes(channels: int, stride: Pair) -> None:
     weight, bias = (drawn(*shape).float().detach().requires_grad_() for shape in ((5, channels, 3, 3), (5,)))
     x = drawn(IMAGES, channels, *SIZE, seed=1).float().detach()
     operator = Convolution(weight, bias, SIZE, stride, (1, 1), (1, 1), 1)
