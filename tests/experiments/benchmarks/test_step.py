@@ -27,6 +27,16 @@ def test_both_sides_take_the_same_step() -> None:
         assert taken[0].gradient_norm.item() == pytest.approx(taken[1].gradient_norm.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["leaky", "without_bias", "max_pool", "concatenated"])
+def test_other_networks_take_the_same_step_on_both_sides(name: str) -> None:
+    case = replace(CASE, model=f"experiments.benchmarks.other_networks:{name}", shape="mnist")
+    losses = []
+    for plain in (False, True):
+        state, values = training_state(replace(case, plain=plain), CPU)
+        losses.append(train_step(state, state.dataset.train_x, state.dataset.train_y, values).loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_memory_is_of_tensors_alive_at_once() -> None:
     with step.LiveTensors() as tensors:
         first = torch.zeros(1000)
