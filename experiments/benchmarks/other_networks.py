@@ -4,37 +4,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def leaky() -> nn.Module:
-    """LeakyReLU for ReLU."""
+def _conv(activation: Callable[[], nn.Module], *, bias: bool) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 16, 4, 2),
-        nn.LeakyReLU(0.1),
+        activation(),
         nn.Conv2d(16, 32, 4, 2),
-        nn.LeakyReLU(0.1),
+        activation(),
         nn.Flatten(),
-        nn.Linear(800, 100),
-        nn.LeakyReLU(0.1),
-        nn.Linear(100, 10),
+        nn.Linear(800, 100, bias=bias),
+        activation(),
+        nn.Linear(100, 10, bias=bias),
     )
+
+
+def leaky() -> nn.Module:
+    """LeakyReLU for ReLU."""
+    return _conv(lambda: nn.LeakyReLU(0.1), bias=True)
 
 
 def without_bias() -> nn.Module:
     """Linear layers without a bias."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 4, 2),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 4, 2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(800, 100, bias=False),
-        nn.ReLU(),
-        nn.Linear(100, 10, bias=False),
-    )
+    return _conv(nn.ReLU, bias=False)
 
 
 def max_pool() -> nn.Module:
@@ -69,4 +66,5 @@ class Concatenated(nn.Module):
 
 
 def concatenated() -> nn.Module:
+    """A concatenation for the first layer."""
     return Concatenated()
