@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.step import Case, Shape, Step, make_step, timed
+from newrelax.cpu.product import COUNTED
 from newrelax.document import Grid
 from newrelax.names import split_spellings
 from plugin.process.allocator import keep_freed_memory
@@ -91,7 +92,7 @@ def count_operations(step: Step) -> int | None:
     """The floating-point operations of one step's convolutions and matrix products; None for an attack's, whose gradients in
     the inputs torch's counter does not follow."""
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
             step()
     except RuntimeError:
         return None

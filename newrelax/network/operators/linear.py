@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from newrelax.cpu.product import linear
 from newrelax.network.operators.base import Affine
 
 
@@ -18,18 +18,18 @@ class Linear(Affine):
     bias: Tensor | None
 
     def value(self, *x: Tensor) -> Tensor:
-        return F.linear(x[0], self.weight, self.bias)
+        return linear(x[0], self.weight, self.bias)
 
     def linear(self, *x: Tensor) -> Tensor:
-        return F.linear(x[0], self.weight)
+        return linear(x[0], self.weight)
 
     def magnitude(self, *radius: Tensor) -> Tensor:
-        return F.linear(radius[0], self.weight.abs())
+        return linear(radius[0], self.weight.abs())
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        return (a @ self.weight,)
+        return (linear(a, self.weight.t()),)
 
     def ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         positive, negative = self.weight.clamp(min=0), self.weight.clamp(max=0)
-        low = F.linear(lower, positive, self.bias) + F.linear(upper, negative)
-        return low, F.linear(upper, positive, self.bias) + F.linear(lower, negative)
+        low = linear(lower, positive, self.bias) + linear(upper, negative)
+        return low, linear(upper, positive, self.bias) + linear(lower, negative)
