@@ -34,7 +34,7 @@ class _Through(torch.autograd.Function):
         out = a.new_empty(len(up), *a.shape[1:])
         loss = a.new_zeros(()) if gap is None else a.new_empty(out.shape[:2])
         for i, j in row_pieces(out):
-            own = _of(a, i)[:, j]
+            own = _of(a, i, len(up))[:, j]
             torch.mul(own, up[i].unsqueeze(1), out=out[i, j])
             if low is None and gap is None:
                 continue
@@ -42,7 +42,7 @@ class _Through(torch.autograd.Function):
             if low is not None:
                 out[i, j].addcmul_(size, (low[i] - up[i]).unsqueeze(1))
             if gap is not None:
-                torch.sum(size * gap[i].unsqueeze(1), 2, out=loss[i, j])
+                torch.sum(size.mul_(gap[i].unsqueeze(1)), 2, out=loss[i, j])
         return out, loss
 
     @staticmethod
@@ -52,30 +52,40 @@ class _Through(torch.autograd.Function):
         d_low = torch.empty_like(up) if ctx.needs_input_grad[1] else None
         d_up, d_gap = torch.empty_like(up), None if gap is None else torch.empty_like(gap)
         for i in pieces(d_out):
-            own, d = _of(a, i), d_out[i]
+            own, d = _of(a, i, len(up)), d_out[i]
             size = None if low is None and gap is None else _size(own, low)
-            torch.sum((own if low is None or size is None else own - size) * d, 1, out=d_up[i])
-            if size is not None and d_low is not None:
-                torch.sum(size * d, 1, out=d_low[i])
             if size is not None and d_gap is not None:
                 d_gap[i] = (d_loss[i].unsqueeze(1) @ size).squeeze(1)
+            if size is not None and low is not None:
+                below = torch.sum(size.mul_(d), 1)
+                if d_low is not None:
+                    d_low[i] = below
+            product = torch.mul(own, d, out=size)
+            torch.sum(product, 1, out=d_up[i])
+            if low is not None:
+                d_up[i] -= below
             if d_a is None:
                 continue
-            torch.mul(d, up[i].unsqueeze(1), out=d_a[i])
-            if size is None:
-                continue
             if low is None:
-                d_size = d_loss[i].unsqueeze(2) * gap[i].unsqueeze(1)
-            else:
-                d_size = d * (low[i] - up[i]).unsqueeze(1)
+                torch.mul(d, up[i].unsqueeze(1), out=d_a[i])
                 if gap is not None:
-                    d_size.addcmul_(d_loss[i].unsqueeze(2), gap[i].unsqueeze(1))
-            d_a[i].addcmul_(d_size, own.sign() if low is None else size.sign_())
+                    d_a[i].addcmul_(d_loss[i].unsqueeze(2) * gap[i].unsqueeze(1), own.sign())
+                continue
+            torch.mul(d, (low[i] - up[i]).unsqueeze(1), out=d_a[i])
+            if gap is not None:
+                d_a[i].addcmul_(d_loss[i].unsqueeze(2), gap[i].unsqueeze(1))
+            _where_positive(d_a[i], own).addcmul_(d, up[i].unsqueeze(1))
         return None if d_a is None else d_a.sum_to_size(a.shape), d_low, d_up, d_gap
 
 
-def _of(a: Tensor, samples: slice) -> Tensor:
-    return a if len(a) == 1 else a[samples]
+def _where_positive(x: Tensor, a: Tensor) -> Tensor:
+    """x, in its place, with zeros where a is not above zero: ReLU's gradient, in one pass."""
+    found: Tensor = torch.ops.aten.threshold_backward.grad_input(x, a, 0, grad_input=x)
+    return found
+
+
+def _of(a: Tensor, samples: slice, batch: int) -> Tensor:
+    return a.expand(batch, -1, -1)[samples]
 
 
 def _size(a: Tensor, low: Tensor | None) -> Tensor:

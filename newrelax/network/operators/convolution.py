@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from newrelax.cpu import convolution as cpu
+from newrelax.cpu import transposed
 from newrelax.network.operators.base import Affine, Footprint, Shape
 
 _CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -44,11 +45,12 @@ class Convolution(Affine):
         return replace(self, padding=(0,) * len(size), size=size)
 
     def _has_own_kernels(self, x: Tensor) -> bool:
-        return x.device.type == "cpu" and len(self.size) == 2 and self.groups == 1 and self.dilation == (1, 1)
+        plain = len(self.size) == 2 and self.groups == 1 and self.dilation == (1, 1)
+        return plain and x.device.type == "cpu" and x.dtype == torch.float32
 
     def _act(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        few = self._has_own_kernels(x) and weight.shape[1] <= cpu.FEW and self.stride != (1, 1)
-        if few and not x.requires_grad and torch.is_grad_enabled():
+        single = weight.shape[1] == 1 and self._has_own_kernels(x)
+        if single and not x.requires_grad and torch.is_grad_enabled() and cpu.slow_from_one_channel():
             return cpu.convolve(x, weight, bias, self.stride, self.padding)
         found: Tensor = _CONVOLVE[len(self.size)](x, weight, bias, **self._options)
         return found
@@ -73,9 +75,8 @@ class Convolution(Affine):
         return signed(lower, upper), signed(upper, lower)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        single = a.dtype == torch.float32  # in float64 torch's own are faster
-        if single and self._has_own_kernels(a) and cpu.transposes_faster(self.weight, self.stride):
-            return (cpu.transpose(a, self.weight, self.stride, self.padding, self.size),)
+        if self._has_own_kernels(a) and transposed.is_faster(self.weight, self.stride):
+            return (transposed.transpose(a, self.weight, self.stride, self.padding, self.size),)
         # places that the stride never reaches have to be put back
         lost = tuple(
             size - ((out - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1)

@@ -20,27 +20,6 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (0, 2)], ids=lambda p: f"padding {p}")
-@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2), (3, 3)], ids=lambda s: f"stride {s}")
-@pytest.mark.parametrize("kernel", [(4, 4), (3, 2), (1, 1), (2, 5)], ids=lambda k: f"kernel {k}")
-@pytest.mark.parametrize("channels", [1, 3, 6], ids=lambda c: f"{c} channels")
-def test_transpose_is_the_gradient_of_the_convolution(
-    channels: int, kernel: Pair, stride: Pair, padding: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pieces, "CACHE", 4096)  # a few images at a time, and a piece that is not full
-    monkeypatch.setattr(cpu, "SUMMED", 4096)
-    weight = drawn(5, channels, *kernel)
-    image = torch.zeros(IMAGES, channels, *SIZE, dtype=torch.float64, requires_grad=True)
-    output = F.conv2d(image, weight, stride=stride, padding=padding)
-    a, weights_of_sum = drawn(*output.shape, seed=1), drawn(*image.shape, seed=2).detach()
-
-    (expected,) = torch.autograd.grad((output * a).sum(), image, create_graph=True)
-    found = cpu.transpose(a, weight, stride, padding, SIZE)
-
-    expected_gradients, gradients = (torch.autograd.grad((y * weights_of_sum).sum(), (a, weight)) for y in (expected, found))
-    torch.testing.assert_close([found, *gradients], [expected, *expected_gradients], rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 1)], ids=lambda s: f"stride {s}")
 def test_convolve_is_the_convolution(stride: Pair, with_bias: bool) -> None:
@@ -56,9 +35,27 @@ def test_convolve_is_the_convolution(stride: Pair, with_bias: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)], ids=lambda s: f"stride {s}")
+@pytest.mark.parametrize(("channels", "avx512"), [(1, False), (1, True), (3, False)], ids=str)
+def test_weight_gradient_is_the_convolutions(
+    channels: int, avx512: bool, stride: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "has_avx512", lambda: avx512)
+    monkeypatch.setattr(pieces, "CACHE", 4096)
+    x, weight = drawn(IMAGES, channels, *SIZE).detach(), drawn(5, channels, 3, 4)
+    value = F.conv2d(x, weight, None, stride, (1, 2))
+    slope = drawn(*value.shape, seed=3).detach()
+    (wanted,) = torch.autograd.grad(value, weight, slope)
+    torch.testing.assert_close(cpu.weight_gradient(x, slope, weight.detach(), stride, (1, 2)), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("avx512", [False, True], ids=["AVX2", "AVX-512"])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)], ids=lambda s: f"stride {s}")
 @pytest.mark.parametrize("channels", [1, 3, 6], ids=lambda c: f"{c} channels")
-def test_the_operator_is_the_convolution_whichever_kernels_it_takes(channels: int, stride: Pair) -> None:
+def test_the_operator_is_the_convolution_whichever_kernels_it_takes(
+    channels: int, stride: Pair, avx512: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "has_avx512", lambda: avx512)
     weight, bias = (drawn(*shape).float().detach().requires_grad_() for shape in ((5, channels, 3, 3), (5,)))
     x = drawn(IMAGES, channels, *SIZE, seed=1).float().detach()
     operator = Convolution(weight, bias, SIZE, stride, (1, 1), (1, 1), 1)
