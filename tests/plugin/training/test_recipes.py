@@ -157,7 +157,7 @@ def test_modern(row: tuple[str, str, str, int, int, float, float, float]) -> Non
 
 def test_moderns_short_form_of_mnist() -> None:
     short, long = (recipe("mnist", "CONV", "IBP", eps=0.3, recipe="modern", epochs=epochs) for epochs in (10, 40))
-    assert (short.lr, short.batch_size, short.kappa, short.milestones, short.ramp) == (2e-3, 100, (0, 0), (7.5, 8.75, 9.5), 2)
+    assert (short.lr, short.batch_size, short.kappa, short.milestones, short.ramp) == (1e-3, 50, (0, 0), (8.5, 9.25, 9.75), 3)
     assert (long.lr, long.batch_size, long.kappa) == (5e-4, 256, (0.3, 0.3))
     assert recipe("mnist", "CONV", "IBP", eps=0.1, recipe="modern", epochs=10).lr == 5e-4
 
