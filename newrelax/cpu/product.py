@@ -1,6 +1,8 @@
 """Matrix products in float32 by oneDNN, where the processor has AVX-512.
 
-torch's own go to MKL, which keeps to 256 bits on processors of other makers; there these take less than half the time.
+torch's own go to MKL, which keeps to 256 bits on processors of other makers; there these take less than half the time. They
+round in another order, which a relaxation that jumps may show: so they are for steps of training, and bounds without a gradient
+are what MKL makes them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ LEAST = 1 << 20
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: x Wᵀ + b for x [..., inputs], W [outputs, inputs], b [outputs] or None."""
-    if not _is_faster(x, weight):
+    if not torch.is_grad_enabled() or not _is_faster(x, weight):
         return F.linear(x, weight, bias)
     found: Tensor = _Linear.apply(x, weight, bias)
     return found
@@ -31,6 +33,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _is_faster(x: Tensor, weight: Tensor) -> bool:
     plain = x.ndim > 1 and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     return plain and _ONEDNN is not None and x.numel() * len(weight) >= LEAST and has_avx512()
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` in a gradient; where that has a gradient itself, as any other."""
+    if torch.is_grad_enabled():
+        return linear(x, weight, bias)
+    return _by_onednn(x, weight, bias) if _is_faster(x, weight) else F.linear(x, weight, bias)
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    assert _ONEDNN is not None
+    found: Tensor = _ONEDNN(_laid_out(x), _laid_out(weight), bias, "none", [], "")
+    return found
 
 
 def _laid_out(x: Tensor) -> Tensor:
@@ -50,9 +65,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        assert _ONEDNN is not None
-        found: Tensor = _ONEDNN(_laid_out(x), _laid_out(weight), bias, "none", [], "")
-        return found
+        return _by_onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
@@ -61,5 +74,5 @@ class _Linear(torch.autograd.Function):
         rows, columns = d.flatten(0, -2).t(), x.flatten(0, -2).t()
         d_weight = None
         if wants[1]:  # oneDNN copies the first of two that lie in columns
-            d_weight = linear(rows, columns) if len(rows) <= len(columns) else linear(columns, rows).t()
-        return linear(d, weight.t()) if wants[0] else None, d_weight, rows.sum(1) if wants[2] else None
+            d_weight = _product(rows, columns) if len(rows) <= len(columns) else _product(columns, rows).t()
+        return _product(d, weight.t()) if wants[0] else None, d_weight, rows.sum(1) if wants[2] else None

@@ -53,7 +53,8 @@ def test_cost_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.seconds > 0
     assert found.memory > 0
     assert found.note == ""
-    assert cost(replace(CASE, batch_size=8), CPU, budget=0.0).memory > 1.5 * found.memory
+    # weights and phases of the kernels outweigh four more images
+    assert cost(replace(CASE, batch_size=16), CPU, budget=0.0).memory > 1.5 * found.memory
     slow = cost(replace(CASE, batch_size=10**6), CPU, budget=0.0, limit=0.001)
     assert slow.seconds is None
     assert slow.note == "over 0.001 s, not run"

@@ -74,6 +74,12 @@ def test_other_types_go_to_torch(dtype: torch.dtype) -> None:
     assert torch.equal(linear(x, weight), F.linear(x, weight))
 
 
+def test_without_a_gradient_torch_does_it() -> None:
+    x, weight = drawn(60, 50), drawn(40, 50, seed=1).requires_grad_()
+    with torch.no_grad():
+        assert torch.equal(linear(x, weight), F.linear(x, weight))
+
+
 def test_without_avx512_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product, "has_avx512", lambda: False)
     x, weight = drawn(60, 50), drawn(40, 50, seed=1)
