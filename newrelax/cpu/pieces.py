@@ -1,14 +1,16 @@
 """Batches in pieces that a processor's cache holds."""
 
+import torch
 from torch import Tensor
 
-CACHE = 1 << 20
-"""Bytes that a CPU takes at a time: few enough to stay in its cache, where element-wise passes are several times faster."""
+CACHE = 1 << 21
+"""Bytes that a thread takes at a time: few enough to stay in a CPU's cache, where element-wise passes are several times
+faster, and what is written pixel by pixel is gathered."""
 
 
-def pieces(x: Tensor, cache: int | None = None) -> list[slice]:
-    """Slices of a batch [n, ...] that stay in a CPU's cache each (or have `cache` bytes); on other devices the whole."""
-    size = (cache or CACHE) * len(x) // max(1, x.nbytes) if x.device.type == "cpu" else len(x)
+def pieces(x: Tensor) -> list[slice]:
+    """Slices of a batch [n, ...] that stay in a CPU's cache each; on other devices the whole."""
+    size = CACHE * torch.get_num_threads() * len(x) // max(1, x.nbytes) if x.device.type == "cpu" else len(x)
     size = max(1, size)
     return [slice(i, i + size) for i in range(0, len(x), size)]
 

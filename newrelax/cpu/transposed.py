@@ -17,10 +17,6 @@ from torch import Tensor
 from newrelax.cpu.convolution import Pair, sliding, weight_gradient
 from newrelax.cpu.pieces import pieces
 
-PIECE = 1 << 21
-"""Bytes of coefficients, or of their image, that are taken at a time: the image is written pixel by pixel of a block, and stays
-in the cache meanwhile."""
-
 VECTOR = 16
 """Channels that a convolution computes together."""
 
@@ -46,9 +42,12 @@ class _Transpose(torch.autograd.Function):
         ctx.stride, ctx.padding = stride, padding
         image = a.new_empty(len(a), weight.shape[1], *size)
         rows, columns = (_Axis(*axis) for axis in zip(weight.shape[2:], stride, padding, size, a.shape[2:], strict=True))
-        fill = _by_blocks if _fits_blocks(weight, stride) else _by_phases
-        for i in pieces(max(a, image, key=Tensor.numel), PIECE):
-            fill(image[i].zero_(), a[i], weight, rows, columns)
+        parts = [_block(weight, rows, columns)] if _fits_blocks(weight, stride) else _phases(weight, rows, columns)
+        reached = sum(part.pixels for part in parts) == rows.size * columns.size
+        for i in pieces(max(a, image, key=Tensor.numel)):
+            piece = image[i] if reached else image[i].zero_()
+            for part in parts:
+                part.write(a[i], piece)
         return image
 
     @staticmethod
@@ -73,25 +72,65 @@ class _Axis(NamedTuple):
         """The most coefficients that a pixel meets."""
         return -(-self.kernel // self.stride)
 
-    def lie(self, rest: int, block: int, ahead: int, outputs: int) -> tuple[slice, slice]:
+    def lie(self, rest: int, block: int, ahead: int, outputs: int) -> _Places:
         """Where pixels with (y + padding + ahead) mod block = rest lie in the image, and in that many outputs, the first of
         which is pixel y = rest − padding − ahead."""
         skipped = self.padding + ahead
         first = (rest - skipped) % block
         start = (first + skipped - rest) // block
         count = max(0, min(len(range(first, self.size, block)), outputs - start))
-        return slice(first, first + count * block, block), slice(start, start + count)
+        return _Places(slice(first, first + count * block, block), slice(start, start + count))
 
 
-def _by_phases(image: Tensor, a: Tensor, weight: Tensor, rows: _Axis, columns: _Axis) -> None:
+class _Places(NamedTuple):
+    """Every so many pixels of an axis, and the outputs of a convolution that they are."""
+
+    pixels: slice
+    outputs: slice
+
+    @property
+    def number(self) -> int:
+        return int(self.outputs.stop - self.outputs.start)
+
+
+class _Part(NamedTuple):
+    """A plain convolution of the coefficients whose outputs' channels are the image's, for each pixel of a block.
+
+    rows, columns: where each of the block's pixels lie.
+    """
+
+    kernel: Tensor
+    stride: Pair
+    padding: Pair
+    rows: list[_Places]
+    columns: list[_Places]
+
+    @property
+    def pixels(self) -> int:
+        """How many of an image's it gives."""
+        return sum(places.number for places in self.rows) * sum(places.number for places in self.columns)
+
+    def write(self, a: Tensor, image: Tensor) -> None:
+        """Coefficients a into an image."""
+        found = F.conv2d(a, self.kernel, None, self.stride, self.padding)
+        found = found.unflatten(1, (image.shape[1], len(self.rows), len(self.columns)))
+        for down, row in enumerate(self.rows):
+            line, outputs = image[:, :, row.pixels], found[:, :, down, :, row.outputs]
+            for right, column in enumerate(self.columns):
+                line[:, :, :, column.pixels] = outputs[:, :, right, :, column.outputs]
+
+
+def _phases(weight: Tensor, rows: _Axis, columns: _Axis) -> list[_Part]:
     """A convolution for each phase of the stride, with just the kernel's places of it."""
+    found = []
     for down in range(min(rows.stride, rows.kernel)):
         for right in range(min(columns.stride, columns.kernel)):
-            part = weight[:, :, down :: rows.stride, right :: columns.stride].flip(2, 3).transpose(0, 1)
-            found = F.conv2d(a, part, padding=(part.shape[2] - 1, part.shape[3] - 1))
-            y, from_y = rows.lie(down, rows.stride, 0, found.shape[2])
-            x, from_x = columns.lie(right, columns.stride, 0, found.shape[3])
-            image[:, :, y, x] = found[:, :, from_y, from_x]
+            kernel = weight[:, :, down :: rows.stride, right :: columns.stride].flip(2, 3).transpose(0, 1)
+            high, wide = kernel.shape[2:]
+            row = rows.lie(down, rows.stride, 0, rows.coefficients + high - 1)
+            column = columns.lie(right, columns.stride, 0, columns.coefficients + wide - 1)
+            found.append(_Part(kernel, (1, 1), (high - 1, wide - 1), [row], [column]))
+    return found
 
 
 def _fits_blocks(weight: Tensor, stride: Pair) -> bool:
@@ -101,19 +140,18 @@ def _fits_blocks(weight: Tensor, stride: Pair) -> bool:
     return channels <= (VECTOR if even else FEW)
 
 
-def _by_blocks(image: Tensor, a: Tensor, weight: Tensor, rows: _Axis, columns: _Axis) -> None:
-    """One convolution to blocks of pixels, whose pixels are its channels: as many as fill a vector."""
-    channels = weight.shape[1]
-    high, wide = (_Block.of(axis, isqrt(VECTOR // channels)) for axis in (rows, columns))
+def _block(weight: Tensor, rows: _Axis, columns: _Axis) -> _Part:
+    """One convolution to blocks of pixels: as many as fill a vector."""
+    high, wide = (_Block.of(axis, isqrt(VECTOR // weight.shape[1])) for axis in (rows, columns))
     windows = sliding(F.pad(weight, (*wide.frame, *high.frame)), (high.pixels, wide.pixels), (rows.stride, columns.stride))
     kernel = windows.flip(2, 3).permute(1, 4, 5, 0, 2, 3).flatten(0, 2)
-    found = F.conv2d(a, kernel, stride=(high.coefficients, wide.coefficients), padding=(high.margin, wide.margin))
-    found = found.unflatten(1, (channels, high.pixels, wide.pixels))
-    for down in range(high.pixels):
-        y, from_y = rows.lie(down, high.pixels, high.ahead, found.shape[4])
-        for right in range(wide.pixels):
-            x, from_x = columns.lie(right, wide.pixels, wide.ahead, found.shape[5])
-            image[:, :, y, x] = found[:, :, down, right, from_y, from_x]
+    return _Part(
+        kernel,
+        (high.coefficients, wide.coefficients),
+        (high.margin, wide.margin),
+        high.places(rows, kernel.shape[2]),
+        wide.places(columns, kernel.shape[3]),
+    )
 
 
 class _Block(NamedTuple):
@@ -141,3 +179,8 @@ class _Block(NamedTuple):
         while stride * (step * ((coefficients + axis.taps - 1 + 2 * extra) // step) - extra) < wanted:
             extra += 1
         return cls(stride * step, step, axis.taps - 1 + extra, stride * extra, frame)
+
+    def places(self, axis: _Axis, kernel: int) -> list[_Places]:
+        """Of each of its pixels, in the outputs of a convolution with a kernel of that many places."""
+        outputs = (axis.coefficients + 2 * self.margin - kernel) // self.coefficients + 1
+        return [axis.lie(rest, self.pixels, self.ahead, outputs) for rest in range(self.pixels)]

@@ -28,7 +28,6 @@ def test_transpose_is_the_gradient_of_the_convolution(
 ) -> None:
     monkeypatch.setattr(convolution, "has_avx512", lambda: avx512)
     monkeypatch.setattr(pieces, "CACHE", 4096)  # a few images at a time, and a piece that is not full
-    monkeypatch.setattr(transposed, "PIECE", 4096)
     weight = drawn(5, channels, *kernel)
     image = torch.zeros(IMAGES, channels, *SIZE, dtype=torch.float64, requires_grad=True)
     output = F.conv2d(image, weight, stride=stride, padding=padding)
