@@ -48,7 +48,7 @@ class Bent(Elementwise):
     """slope·x + offset + Σ weight·relu(x − at): piecewise linear, continuous, bounded by lines of ReLU for each bend.
 
     Any ReLU relaxation thus bounds LeakyReLU, PReLU, ReLU6, clamp, hardsigmoid, abs and their like. Numbers or tensors
-    that broadcast against [n, *features].
+    that broadcast against [n, *features]; the bends ascend.
     """
 
     slope: Number
@@ -84,15 +84,22 @@ class Bent(Elementwise):
         return abs(float(self.slope) + float(self.bends[0].weight) - 1) < 1e-12
 
     def value(self, *x: Tensor) -> Tensor:
+        """Each piece's slope times what of x lies in it: sums of ReLUs would lose the digits of x beside a far bend."""
         if self._leaks:
             return F.leaky_relu(x[0], float(self.slope))
-        total: Tensor | None = None if _is_zero(self.slope) else self.slope * x[0]
-        if not _is_zero(self.offset):
-            total = self.offset * torch.ones_like(x[0]) if total is None else total + self.offset
-        for bend in self.bends:
-            bent = bend.weight * torch.relu(x[0] if _is_zero(bend.at) else x[0] - bend.at)
-            total = bent if total is None else total + bent
-        return torch.zeros_like(x[0]) if total is None else total
+        slope, constant, total = self.slope, self.offset, None
+        for k in range(len(self.bends) + 1):
+            inside = x[0]
+            if k > 0:
+                slope = slope + self.bends[k - 1].weight
+                constant = constant - slope * self.bends[k - 1].at
+                inside = inside.clamp(min=self.bends[k - 1].at)
+            if k < len(self.bends):
+                inside = inside.clamp(max=self.bends[k].at)
+            if not _is_zero(slope):
+                total = slope * inside if total is None else total + slope * inside
+        total = torch.zeros_like(x[0]) if total is None else total
+        return total if _is_zero(constant) else total + constant
 
     def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         if self.rises:
