@@ -291,6 +291,31 @@ def power(exponent: int) -> Activation:
     )
 
 
+def real_power(exponent: float) -> Activation:
+    """x to a power that is no whole number, x above 0; at 0 too where the power is above 0."""
+
+    def function(x: Tensor) -> Tensor:
+        if not 0 < exponent < 1:
+            return x**exponent
+        inner = x.clamp(min=torch.finfo(x.dtype).tiny)  # at 0 it rises infinitely fast, as the square root does
+        return torch.where(x.detach() > 0, inner**exponent, x.detach() ** exponent)
+
+    def derivative(x: Tensor) -> Tensor:
+        inner = x.clamp(min=torch.finfo(x.dtype).tiny)
+        steep = exponent if exponent > 1 else exponent * torch.where(x.detach() > 0, 1.0, math.inf)
+        return steep * inner ** (exponent - 1)
+
+    return Activation(
+        f"power({exponent:g})",
+        lambda x: x**exponent,
+        derivative,
+        critical=lambda slope: ((slope / exponent).pow(1 / (exponent - 1)),),
+        domain=POSITIVE,
+        closed=exponent > 0,
+        guarded=function,
+    )
+
+
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (

@@ -6,7 +6,7 @@ from typing import Any
 
 from newrelax.network.build import Builder, Traced
 from newrelax.network.operators.rule import operator
-from newrelax.relaxations.activation import EXP, LOG, RSQRT, SQRT, power
+from newrelax.relaxations.activation import RSQRT, SQRT, power, real_power
 
 
 @operator("aten.add.Tensor", "aten.add.Scalar", bounded="exact affine")
@@ -70,10 +70,10 @@ def raise_to(build: Builder, x: Traced, exponent: Any) -> Traced:
         return build.reciprocal(x)
     if exponent == 0:
         build.refuse("with the exponent 0 is 1 everywhere: leave it out")
-    if exponent != int(exponent):  # exp(exponent·log x)
-        return build.smooth(build.alike_scaled(build.smooth(x, LOG), exponent), EXP)
+    if exponent != int(exponent):
+        return build.smooth(x, real_power(exponent)).at_least(0.0)
     found = build.smooth(x, power(abs(int(exponent))))
-    found = found.at_least(0.0) if exponent % 2 == 0 else found
+    found = found.at_least(0.0) if exponent % 2 == 0 or x.floor >= 0 else found
     return found if exponent > 0 else build.reciprocal(found)
 
 
