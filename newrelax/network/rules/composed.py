@@ -11,38 +11,47 @@ from torch import Tensor
 
 from newrelax.network.operators.rule import composed
 
+FAR = 60.0
+"""Beyond this exponents are taken apart: exp(−60) is nothing beside 1, and sums of exp(60) are numbers in float32."""
+
 
 @composed("aten.softmax.int", "aten._softmax.default")
 def softmax(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """1 / Σⱼ exp(xⱼ − xᵢ): bounds of differences are tighter than quotients of bounds."""
     dim = dim % x.ndim
-    # wide intervals would overflow; below exp(−80) a share is 0 in float32 and in any sum with others
-    return _ratios(_differences(x, dim).clamp(max=80.0), dim).reciprocal()
+    excess = _excess(x, dim)
+    return (-excess).exp() * _ratios(x, dim, excess).reciprocal()
 
 
-def _differences(x: Tensor, dim: int) -> Tensor:
-    """xⱼ − xᵢ, j along dim, i along dim + 1."""
-    return x.unsqueeze(dim + 1) - x.unsqueeze(dim)
+def _excess(x: Tensor, dim: int) -> Tensor:
+    """By how much the largest difference xⱼ − xᵢ is beyond `FAR`, i along dim: 0 for most, and for bounds that say so."""
+    return (x.amax(dim, keepdim=True) - x - FAR).relu()
 
 
-def _ratios(differences: Tensor, dim: int) -> Tensor:
-    """Σⱼ exp(xⱼ − xᵢ): 1 for the feature itself, which intervals would not know, and something above 0 for each other."""
-    count = differences.shape[dim]
-    own = torch.eye(count, dtype=torch.bool, device=differences.device).view(count, count, *[1] * (differences.ndim - dim - 2))
-    return differences.exp().masked_fill(own, 0.0).sum(dim) + 1.0
+def _ratios(x: Tensor, dim: int, excess: Tensor) -> Tensor:
+    """Σⱼ exp(xⱼ − xᵢ − excess), i along dim: what the feature itself gives, which intervals would not know, and something
+    above 0 for each other. No exponent is above `FAR`, and the sum is 1 at least; bounds forget both."""
+    differences = x.unsqueeze(dim + 1) - x.unsqueeze(dim) - excess.unsqueeze(dim)  # j along dim, i along dim + 1
+    count = x.shape[dim]
+    own = torch.eye(count, dtype=torch.bool, device=x.device).view(count, count, *[1] * (x.ndim - dim - 1))
+    return (differences.clamp(max=FAR + 20).exp().masked_fill(own, 0.0).sum(dim) + (-excess).exp()).clamp(min=1.0)
 
 
 @composed("aten.log_softmax.int", "aten._log_softmax.default")
 def log_softmax(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """−log Σⱼ exp(xⱼ − xᵢ)."""
     dim = dim % x.ndim
-    return -_ratios(_differences(x, dim), dim).log()
+    excess = _excess(x, dim)
+    return -(excess + _ratios(x, dim, excess).log())
 
 
 @composed("aten.logsumexp.default")
 def logsumexp(x: Tensor, dim: list[int], keepdim: bool = False) -> Tensor:
     """log Σ exp x."""
-    return x.exp().sum(dim, keepdim).log()
+    largest = x.amax(dim, keepdim=True)
+    excess = (largest - FAR).relu() - (-FAR - largest).relu()
+    found = (x - excess).clamp(max=FAR + 20).exp().sum(dim, keepdim=True).clamp(min=math.exp(-FAR - 1)).log() + excess
+    return found if keepdim else found.squeeze(dim)
 
 
 @composed("aten.layer_norm.default")
