@@ -43,17 +43,28 @@ def check_model(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UserError(f"expected a torch.nn.Module, got {_kind(model)}")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_meta:
+            raise UserError(
+                f"{name} of {type(model).__name__} is on the meta device, without values: there is nothing to bound"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()) and not _is_mask(tensor):
             raise UserError(f"{name} of {type(model).__name__} holds NaN or infinite values: there is nothing to bound")
     if model_dtype(model) not in (torch.float32, torch.float64):
         raise UserError(f"expected a network in float32 or float64, got {model_dtype(model)}: use .float() or .double()")
     return model
 
 
+def _is_mask(tensor: Tensor) -> bool:
+    """Whether it is added to scores before a softmax: 0, and −∞ for what is hidden."""
+    return not isinstance(tensor, nn.Parameter) and bool(((tensor == 0) | (tensor == -torch.inf)).all())
+
+
 def check_inputs(x: object, model: nn.Module, what: str = "x") -> Tensor:
     """A finite batch of the model's floating type; raises `UserError` otherwise."""
     if not isinstance(x, Tensor):
         raise UserError(f"expected {what} as a tensor [batch, *features], got {_kind(x)}")
+    if x.layout != torch.strided:
+        raise UserError(f"expected {what} as a dense tensor, got one of layout {x.layout}: use .to_dense()")
     if x.ndim < 2:
         raise UserError(f"expected {what} as [batch, *features], got the shape {tuple(x.shape)}")
     dtype = model_dtype(model)
@@ -165,6 +176,8 @@ def check_specification(specification: object, batch: int, outputs: int, like: T
         raise UserError(
             f"expected specification as a floating tensor [rows, outputs] or [batch, rows, outputs], got {_kind(specification)}"
         )
+    if specification.numel() == 0 and outputs > 0 and batch > 0:
+        raise UserError(f"expected a specification with rows, got the shape {tuple(specification.shape)}")
     if not bool(torch.isfinite(specification).all()):
         raise UserError("specification holds NaN or infinite values")
     found = specification.to(like)

@@ -150,6 +150,15 @@ REFUSED = {
     "half precision": (lambda: certify(small().half(), X.half(), Y, 0.1), "float32 or float64"),
     "a box inside out": (lambda: bounds(NET, X + 1, X), "lower ≤ upper"),
     "boxes of two shapes": (lambda: bounds(NET, X, X[:2]), "one shape"),
+    "a specification without rows": (
+        lambda: bounds(NET, X, X, torch.rand(0, 3).double()),
+        r"with rows, got the shape \(0, 3\)",
+    ),
+    "a network without values": (
+        lambda: bounds(nn.Linear(4, 3, device="meta"), X, X),
+        "weight of Linear is on the meta device",
+    ),
+    "a sparse box": (lambda: bounds(NET, X.to_sparse(), X), r"dense tensor, got one of layout torch.sparse_coo: use .to_dense"),
     "a specification of other outputs": (lambda: bounds(NET, X, X, torch.rand(2, 5).double()), r"\[rows, 3\]"),
     "a specification of whole numbers": (lambda: bounds(NET, X, X, torch.ones(2, 3, dtype=torch.long)), "floating"),
 }
