@@ -367,6 +367,7 @@ def bounds(
     [batch, rows, outputs] for one of its own for each example; several axes of outputs count as one.
 
     Returns (lower, upper), each [batch, *outputs], or [batch, rows] with a specification; differentiable in the weights.
+    A model that gives [batch] has one output, [batch, 1].
 
     Raises `UserError` for arguments, methods and models that it cannot take.
     """

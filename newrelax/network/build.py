@@ -24,6 +24,10 @@ from newrelax.relaxations.activation import RECIPROCAL, Activation
 
 Constant = Tensor | float | int
 
+LARGEST = 1e15
+"""What a constant that hides values, −∞ in front of a softmax, is at most: every function that levels off is level there, and
+differences of bounds are numbers."""
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -94,6 +98,11 @@ class Builder:
         if isinstance(value, Tensor):
             return value.to(self._like.device, self._like.dtype)
         return torch.full((), float(value), dtype=self._like.dtype, device=self._like.device)
+
+    def finite(self, value: Constant) -> Tensor:
+        """A constant that may hide values, between ±`LARGEST`; parameters are finite anyway."""
+        tensor = self.constant(value)
+        return tensor if tensor.requires_grad else tensor.clamp(-LARGEST, LARGEST)
 
     def step(self, operator: Operator, *inputs: Traced, shape: Shape | None = None, layout: Layout | None = None) -> Traced:
         """A new step; shape and layout are those of the operator's output unless given."""
@@ -181,7 +190,7 @@ class Builder:
     def shift(self, x: Traced, offset: Constant) -> Traced:
         """x + offset."""
         x = self.expanded(x)
-        found = self.alike(Shift(self._in_place(x, offset)), x)
+        found = self.alike(Shift(self._in_place(x, self.finite(offset))), x)
         return found if isinstance(offset, Tensor) else found.at_least(x.floor + offset)
 
     def scale(self, x: Traced, factor: Constant, *, divides: bool = False) -> Traced:

@@ -23,9 +23,10 @@ from newrelax.network.inner_lines import inner_line
 from newrelax.network.layout import Layout
 from newrelax.network.network import Network, Structure
 from newrelax.network.operators.base import Shape
-from newrelax.network.operators.move import Reshape
+from newrelax.network.operators.move import Constant, Reshape
 from newrelax.network.operators.rule import Rule
 from newrelax.network.place import place_of
+from newrelax.network.repeated import layout_of
 from newrelax.network.rules.movers import filled, reshape
 from newrelax.network.unbounded import reason
 
@@ -63,6 +64,7 @@ class Graph:
         self._batch_norms: list[tuple[Any, Any]] = []
         self._structure: Structure | None = None
         self._sites: dict[fx.Node, Site] = {}  # layouts stay the same, whatever the weights
+        self._repeated: dict[fx.Node, Layout] = {}  # constants that the network has once for each example
         self._prepare(program)
         with torch.no_grad():
             self.output_shape = self.network().steps[-1].shape
@@ -86,13 +88,24 @@ class Graph:
         like = next((v for v in values.values() if isinstance(v, Tensor) and v.is_floating_point()), None)
         build = Builder(torch.empty(0) if like is None else like)
         values[self._input] = Traced(-1, self.input_shape)
+        thrice: dict[fx.Node, Any] = {}  # constants that grow with the number of examples, for three
+        steps: dict[fx.Node, Traced] = {}
+
+        def given(node: fx.Node) -> Any:
+            if node not in self._repeated:
+                return _typed(values[node], build)
+            if node not in steps:
+                steps[node] = self._repeating(build, node, values[node])
+            return steps[node]
+
         for prepared in self._nodes:
             if prepared.rule is None:
-                arguments = fx.node.map_arg(prepared.arguments, values.__getitem__)
-                keywords = fx.node.map_arg(prepared.keywords, values.__getitem__)
-                values[prepared.node] = self._constant(prepared, arguments, keywords)
+                values[prepared.node] = self._constant(prepared, values)
+                if self._structure is None and (prepared.sized or any(n in thrice for n in prepared.node.all_input_nodes)):
+                    thrice[prepared.node] = self._constant(prepared, {**values, **thrice}, examples=3)
+                    self._compare(prepared, values[prepared.node], thrice[prepared.node])
                 continue
-            arguments = fx.node.map_arg(prepared.arguments, lambda node: _typed(values[node], build))
+            arguments = fx.node.map_arg(prepared.arguments, given)
             if prepared.batch_norm is not None and statistics is not None and prepared.batch_norm in statistics:
                 arguments = (*arguments[:3], *statistics[prepared.batch_norm], *arguments[5:])
             if prepared.node not in self._sites:
@@ -102,7 +115,7 @@ class Graph:
         output = values[self._output]
         if not isinstance(output, Traced):
             raise UserError(f"{type(self.model).__name__} gives the same outputs for all inputs: there is nothing to bound")
-        if not output.layout.is_plain:
+        if not (output.layout.is_plain or output.layout.alone):
             raise UserError(
                 f"{type(self.model).__name__} gives outputs whose first axis is not the examples': expected [batch, *outputs]"
             )
@@ -128,15 +141,28 @@ class Graph:
             raise self._refusal(site.operator, prepared.node, "takes examples apart: they see each other")
         return replace(site, outputs=((shape, found),))
 
-    def _constant(self, prepared: _Node, arguments: Any, keywords: Any) -> Any:
-        """The value of what depends on weights only, as for one example."""
+    def _constant(self, prepared: _Node, values: Mapping[fx.Node, Any], examples: int = 1) -> Any:
+        """The value of what depends on weights only, as for so many examples."""
         target: Any = prepared.node.target
-        found = target(*resolve(arguments, 1), **resolve(keywords, 1))
-        if prepared.sized and self._structure is None:
-            more = target(*resolve(arguments, 3), **resolve(keywords, 3))
-            if isinstance(found, Tensor) and not _is_repeated(found, more):
-                self._refuse(prepared.site.operator, prepared.node, "computes with the number of examples")
-        return found
+        arguments, keywords = (fx.node.map_arg(part, values.__getitem__) for part in (prepared.arguments, prepared.keywords))
+        return target(*resolve(arguments, examples), **resolve(keywords, examples))
+
+    def _compare(self, prepared: _Node, one: Any, three: Any) -> None:
+        """Refuses a constant that is not the same for each example, and notes where the network has folded the examples."""
+        layout = layout_of(one, three) if isinstance(one, Tensor) else Layout()
+        if layout is None:
+            self._refuse(prepared.site.operator, prepared.node, "computes with the number of examples")
+        if layout.multiple > 1:
+            self._repeated[prepared.node] = layout
+
+    def _repeating(self, build: Builder, node: fx.Node, value: Tensor) -> Traced:
+        """A constant that the network has once for each example, folded into another axis, as a step."""
+        if not value.is_floating_point():
+            self._refuse(str(node.target), node, "repeats what is no floating-point number for each example")
+        layout = self._repeated[node]
+        (tensor,) = layout.canonical(build.finite(value))
+        build.site = Site(str(node.target), place_of(node), ((tuple(tensor.shape), layout),))
+        return build.step(Constant(tensor, self.input_shape), Traced(-1, self.input_shape))
 
     def _built(self, build: Builder, rule: Rule, node: fx.Node, arguments: Any) -> Any:
         """The steps of a rule; what it did not expect is refused in a line, too."""
@@ -294,7 +320,7 @@ class Graph:
         size = self._size(value.shape[axis], node)
         if size is None or size.rest or size.multiple < 1:
             raise self._refusal(name, node, "adds to the batch: examples see each other")
-        layout = Layout(axis, size.multiple)
+        layout = Layout.of(axis, size.multiple, value.ndim)
         sizes = tuple(0 if i == axis else int(n) for i, n in enumerate(value.shape))
         return layout.shape(sizes), layout
 
@@ -347,13 +373,3 @@ def _typed(value: Any, build: Builder) -> Any:
 
 
 _ASSERTIONS = {"aten._assert_scalar.default", "aten._assert_async.msg", "aten.sym_constrain_range_for_size.default"}
-
-
-def _is_repeated(one: Tensor, three: Tensor) -> bool:
-    """Whether a constant made for three examples says the same for each as one made for one."""
-    if one.shape == three.shape:
-        return torch.equal(one, three)
-    axes = [i for i, (a, b) in enumerate(zip(one.shape, three.shape, strict=False)) if a != b]
-    if one.ndim != three.ndim or len(axes) != 1 or three.shape[axes[0]] != 3 * one.shape[axes[0]]:
-        return False
-    return all(torch.equal(one, part) for part in three.chunk(3, axes[0]))

@@ -1,7 +1,8 @@
 """Where the examples lie in a network's tensors.
 
-Bounds keep every step's values as [batch, *shape]. A network may fold examples into another axis (`x.view(batch·16, …)`)
-or put them behind another one (a sequence first, then the batch). A layout moves between the two.
+Bounds keep every step's values as [batch, *shape], of one axis at least. A network may fold examples into another axis
+(`x.view(batch·16, …)`), put them behind another one (a sequence first, then the batch), or keep a number for each, [batch].
+A layout moves between the two.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ from torch import Tensor
 class Layout:
     """axis: where the network has its examples; multiple: entries of that axis for each of them; before: how many of these
     each come in a block of all examples (1: an example's entries one after another; multiple: all examples' first entries,
-    then all their second ones)."""
+    then all their second ones). alone: there is no other axis, where bounds have one of length 1."""
 
     axis: int = 0
     multiple: int = 1
     before: int = 1
+    alone: bool = False
+
+    @classmethod
+    def of(cls, axis: int, multiple: int, rank: int, before: int = 1) -> Layout:
+        """The layout of a network's tensor with `rank` axes."""
+        return cls(axis, multiple, before, alone=rank == multiple == 1)
 
     @property
     def is_plain(self) -> bool:
@@ -35,11 +42,15 @@ class Layout:
 
     def shape(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one example, from the network's sizes for a batch of one."""
+        if self.alone:
+            return (1,)
         rest = (*sizes[: self.axis], *sizes[self.axis + 1 :])
         return rest if self.multiple == 1 else (self.multiple, *rest)
 
     def sizes(self, shape: tuple[int, ...], n: int = 1) -> tuple[int, ...]:
         """The network's sizes for n examples of a shape."""
+        if self.alone:
+            return (n,)
         rest = shape if self.multiple == 1 else shape[1:]
         return (*rest[: self.axis], self.multiple * n, *rest[self.axis :])
 
@@ -59,10 +70,12 @@ class Layout:
         before, rest = divmod(outside, max(1, math.prod(sizes[:axis])))
         if rest or before < 1 or sizes[axis] % before:
             return None
-        return Layout(axis, sizes[axis], before)
+        return Layout.of(axis, sizes[axis], len(sizes), before)
 
     def native(self, x: Tensor) -> Tensor:
         """[n, *shape] as the network has it."""
+        if self.alone:
+            return x.squeeze(1)
         if self.before > 1:
             x = x.unflatten(1, (self.before, self.multiple // self.before)).movedim(0, 1).flatten(0, 2)
         elif self.multiple > 1:
@@ -71,6 +84,8 @@ class Layout:
 
     def canonical(self, x: Tensor) -> Tensor:
         """The network's tensor as [n, *shape]."""
+        if self.alone:
+            return x.unsqueeze(1)
         x = x.movedim(self.axis, 0) if self.axis else x
         if self.before > 1:
             after = self.multiple // self.before

@@ -61,6 +61,7 @@ def check_same(graph: Graph, x: Tensor) -> None:
         found = graph.network().forward(x)
     if not isinstance(expected, Tensor):
         raise UserError(f"{type(graph.model).__name__} gives a {type(expected).__name__}: expected one tensor")
+    expected, again = (expected.unsqueeze(1), again.unsqueeze(1)) if expected.ndim == 1 else (expected, again)
     if not torch.equal(expected.nan_to_num(), again.nan_to_num()):
         raise UserError(
             f"{type(graph.model).__name__} gives two answers to one question in evaluation mode: bounds need a function"

@@ -195,7 +195,7 @@ def masked_fill(build: Builder, x: Traced, mask: Tensor, value: Any) -> Traced:
     """A constant where a constant mask says so."""
     if is_traced(mask, value):
         build.refuse("with a mask that depends on the input has no bounds here")
-    constant = build.constant(value)
+    constant = build.finite(value)
     found = build.call(
         lambda n, part: torch.where(mask, constant, part),
         x,
@@ -213,7 +213,7 @@ def where(build: Builder, mask: Any, x: Any, y: Any) -> Traced:
     if is_traced(mask):
         build.refuse("with a condition that depends on the input has no bounds here: write it with relu, clamp or maximum")
     traced = [part for part in (x, y) if isinstance(part, Traced)]
-    fixed = [None if isinstance(part, Traced) else build.constant(part) for part in (x, y)]
+    fixed = [None if isinstance(part, Traced) else build.finite(part) for part in (x, y)]
 
     def choose(n: int, *values: Tensor) -> Tensor:
         left = iter(values)
@@ -251,8 +251,8 @@ def _joined(build: Builder, parts: list[Any], dim: int, join: Any) -> Traced:
 
     def put(n: int, values: tuple[Tensor, ...], constants: list[Tensor | None]) -> Tensor:
         left = iter(values)
-        every = [next(left) if constant is None else constant for constant in constants]
-        found: Tensor = join([part.expand(n, *part.shape[1:]) if plain and len(part) == 1 else part for part in every], dim)
+        every = [next(left) if constant is None else _repeated(constant, traced[0], n) for constant in constants]
+        found: Tensor = join(every, dim)
         return found
 
     zero = [None if constant is None else torch.zeros_like(constant) for constant in fixed]
@@ -264,6 +264,14 @@ def _joined(build: Builder, parts: list[Any], dim: int, join: Any) -> Traced:
         pointwise=len(traced) == 1,
         injective=len(traced) == 1,
     )
+
+
+def _repeated(constant: Tensor, like: Traced, n: int) -> Tensor:
+    """A constant for one example, for n of them, where a step has its examples."""
+    sizes, axis = list(constant.shape), like.layout.axis
+    if like.layout.multiple == 1 and axis < len(sizes) and sizes[axis] == 1:
+        sizes[axis] = n
+    return constant.expand(sizes)
 
 
 @operator("aten.copy.default", bounded="exact affine")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from newrelax.network.build import Builder, Traced, is_traced
+from newrelax.network.layout import Layout
 from newrelax.network.operators.convolution import Convolution
 from newrelax.network.operators.diagonal import ScaleShift
 from newrelax.network.operators.linear import Linear
@@ -115,7 +116,7 @@ def _contraction(build: Builder, equation: str, operands: list[Any]) -> Traced:
     for term, part in zip(terms, operands, strict=True):
         if isinstance(part, Tensor):
             sizes |= {c: n for c, n in zip(term, part.shape, strict=True) if n > sizes.get(c, 0)}
-    layout = build.layout
+    layout = Layout.of(build.layout.axis, build.layout.multiple, len(letters), build.layout.before)
     axes = {term[part.layout.axis] for term, part in zip(terms, operands, strict=True) if isinstance(part, Traced)}
     if axes != {output[layout.axis]}:
         build.refuse("combines the examples' axis with another one: examples see each other")

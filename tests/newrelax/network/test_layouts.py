@@ -14,12 +14,22 @@ from newrelax.network.layout import Layout
 from tests.support.nets import Net, under
 
 REGISTRY = Registry.load()
-LAYOUTS = [Layout(), Layout(1), Layout(2), Layout(0, 4), Layout(1, 4), Layout(0, 4, 2), Layout(1, 4, 4), Layout(2, 6, 3)]
+LAYOUTS = [
+    Layout(),
+    Layout(1),
+    Layout(2),
+    Layout(0, 4),
+    Layout(1, 4),
+    Layout(0, 4, 2),
+    Layout(1, 4, 4),
+    Layout(2, 6, 3),
+    Layout(alone=True),
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_native_and_canonical_are_inverse(layout: Layout) -> None:
-    shape = (2, 3, 5) if layout.multiple == 1 else (layout.multiple, 2, 3)
+    shape = (1,) if layout.alone else (2, 3, 5) if layout.multiple == 1 else (layout.multiple, 2, 3)
     x = torch.arange(7 * math.prod(shape)).view(7, *shape)
     native = layout.native(x)
     assert tuple(native.shape) == layout.sizes(shape, 7)

@@ -18,13 +18,14 @@ from newrelax.propagations.base import Problem
 from newrelax.propagations.memory import Memory
 from newrelax.registry import Registry
 from tests.support.zoo import ZOO, Case
+from tests.support.zoo_examples import EXAMPLES
 from tests.support.zoo_refused import REFUSED
 
 SLACK = 1e-5
 POINTS = 40
 MEMORY = Memory(1 << 27, 1 << 27)
 
-CASES = [pytest.param(case, id=name, marks=[pytest.mark.slow] if case.slow else []) for name, case in ZOO.items()]
+CASES = [pytest.param(case, id=name, marks=[pytest.mark.slow] if case.slow else []) for name, case in (ZOO | EXAMPLES).items()]
 
 
 def _built(case: Case) -> tuple[nn.Module, Tensor, Tensor]:
