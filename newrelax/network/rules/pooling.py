@@ -83,7 +83,7 @@ def largest(build: Builder, x: Traced, dims: Any = (), keepdim: bool = False) ->
     rank = len(x.shape) + 1
     found = [x.layout.axis_of(d, x.shape) for d in axes] or [None]
     if None in found:
-        build.refuse("over the batch has no bounds here: examples would see each other")
+        build.refuse("over the batch has no bounds: examples see each other")
     reduced = sorted(axis for axis in found if axis is not None)
     kept = [d for d in range(1, rank) if d not in reduced]
     count = math.prod(x.shape[d - 1] for d in reduced)
