@@ -313,7 +313,7 @@ class Graph:
         if not growing:
             if value.numel() == 0:
                 return (0,), Layout()
-            self._refuse(name, node, "gives a value that has no axis for the examples: they see each other")
+            self._refuse(name, node, "gives a value without an axis for the batch: examples see each other")
         if len(growing) > 1:
             self._refuse(name, node, "gives a value with two axes of the batch's size: examples see each other")
         (axis,) = growing
