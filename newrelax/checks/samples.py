@@ -56,6 +56,7 @@ for _shape in (
 _POSITIVE = _constant(4).abs() + 0.5
 _MASK = _constant(4) > 0
 _PLACES = torch.tensor([2, 0, 0])
+_GRID, _GRID3 = _constant(18).view(1, 3, 3, 2), _constant(24).view(1, 2, 2, 2, 3)
 
 VECTOR, IMAGE = (4,), (2, 4, 4)
 _LINE, _CUBE, _SMALL = (2, 6), (2, 3, 3, 3), (2, 2, 2, 2)
@@ -149,6 +150,9 @@ _ACTIVATIONS = (
             "hardswish",
             "log_sigmoid",
             "expm1",
+            "sinh",
+            "cosh",
+            "erfc",
             "exp2",
         )
     ),
@@ -277,6 +281,8 @@ _MOVES = (
         _same(f"upsample_{kind}{i}d.default", shape, [3] * i, True)
         for kind, i, shape in (("linear", 1, _LINE), ("bilinear", 2, IMAGE), ("trilinear", 3, _SMALL))
     ),
+    _same("_upsample_bilinear2d_aa.default", IMAGE, [3, 3], False),
+    _same("_upsample_bilinear2d_aa.vec", IMAGE, [3, 3], False, None),
     *(
         _same(f"{kind}_pad{i}d.default", shape, [1] * (2 * i))
         for kind in ("reflection", "replication")
@@ -304,6 +310,24 @@ _PARTS = (
     _own("select_scatter.default", (2, 3), lambda x: aten.select_scatter.default(x, x[:, 0], 1, 1)),
     _own("diagonal_scatter.default", (3, 3), lambda x: aten.diagonal_scatter.default(x, x[:, 0], 0, 1, 2)),
     _own("slice_scatter.default", (2, 3), lambda x: aten.slice_scatter.default(x, x[:, :1], 1, 1, 2)),
+    _own("index_add.default", VECTOR, lambda x: aten.index_add.default(x, 1, _PLACES, x[:, 1:], alpha=-0.5)),
+    _own("index_copy.default", VECTOR, lambda x: aten.index_copy.default(x, 1, _PLACES[:2], -x[:, 2:])),
+    _own("index_put.default", VECTOR, lambda x: aten.index_put.default(x, [None, _PLACES], x[:, 1:], True)),
+    _own("scatter.src", VECTOR, lambda x: aten.scatter.src(x, 1, _PLACES[:2].expand(x.shape[0], -1), -x[:, 2:])),
+    _own("scatter_add.default", VECTOR, lambda x: aten.scatter_add.default(x, 1, _PLACES.expand(x.shape[0], -1), x[:, 1:])),
+    _own(
+        "grid_sampler_2d.default",
+        IMAGE,
+        lambda x: aten.grid_sampler_2d.default(x, _GRID.expand(x.shape[0], -1, -1, -1), 0, 0, False),
+    ),
+    _own(
+        "grid_sampler_3d.default",
+        _SMALL,
+        lambda x: aten.grid_sampler_3d.default(x, _GRID3.expand(x.shape[0], -1, -1, -1, -1), 0, 0, False),
+    ),
+    _own(
+        "grid_sampler.default", IMAGE, lambda x: aten.grid_sampler.default(x, _GRID.expand(x.shape[0], -1, -1, -1), 0, 1, True)
+    ),
     _own("copy.default", VECTOR, lambda x: x.clone().copy_(-x)),
     _own("fill.Scalar", VECTOR, lambda x: x + aten.fill.Scalar(x, 0.5)),
     _own("fill.Tensor", VECTOR, lambda x: x + aten.fill.Tensor(x, torch.tensor(0.5, dtype=torch.float64))),
@@ -350,6 +374,7 @@ _COMPOSED = (
     _same("linalg_vector_norm.default", (2, 3), 2, [2]),
     _own("pow.Scalar", VECTOR, lambda x: aten.pow.Scalar(1.7, x)),
     _own("pow.Tensor_Tensor", VECTOR, lambda x: aten.pow.Tensor_Tensor(x, _POSITIVE), 0.5, 2.0),
+    _own("hypot.default", VECTOR, lambda x: aten.hypot.default(x[:, :2], x[:, 2:])),
     _same("prod.dim_int", (3, 2), 1),
     _own("bilinear.default", VECTOR, lambda x: aten.bilinear.default(x[:, :2], x[:, 2:], _w(3, 2, 2), _w(3))),
     _own("cdist.default", (3, 2), lambda x: aten.cdist.default(x, _w(1, 3)[..., :2] + 4)),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, default_decompositions, export
 from torch.export.graph_signature import InputKind
+from torch.nn.modules import transformer
 
 from newrelax.errors import UserError
 from newrelax.network.kernels import kept_whole
@@ -140,13 +141,18 @@ def _as_in_evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Attention layers call torch's plain operators, not one that does all of it (as they do where nothing is trained)."""
-    before = torch.backends.mha.get_fastpath_enabled()
+    """Attention layers call torch's plain operators, not one that does all of it (as they do where nothing is trained), and
+    take a mask as it is: their stacks look whether its values are a causal one's, which no graph can."""
+    before, detect = torch.backends.mha.get_fastpath_enabled(), getattr(transformer, "_detect_is_causal_mask", None)
     torch.backends.mha.set_fastpath_enabled(False)
+    if detect is not None:
+        transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+        if detect is not None:
+            transformer._detect_is_causal_mask = detect
 
 
 @contextlib.contextmanager

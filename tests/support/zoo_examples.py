@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.zoo import VECTOR, Case, applied
+from tests.support.zoo import IMAGE, VECTOR, Case, applied, on_image
 
 HIDDEN = {
     "minus infinity": -math.inf,
@@ -20,6 +20,11 @@ HIDDEN = {
 """What people put in front of a softmax where nothing is to be seen."""
 
 LAST = torch.arange(16) < 10
+
+FROM, TO = torch.tensor([0, 3, 3, 8]), torch.tensor([5, 1, 5, 15])
+"""Edges of a graph of 16 places."""
+
+GRID = torch.linspace(-1.1, 0.9, 24).view(1, 4, 3, 2)
 
 
 class Tokens(nn.Module):
@@ -76,6 +81,20 @@ class ClassToken(nn.Module):
         return found
 
 
+class Stack(nn.Module):
+    """Two layers of an encoder, which looks at its mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.last = nn.Linear(12, 18), nn.Linear(18, 4)
+        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 1)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.layers(self.embed(x).view(-1, 3, 6), mask=self.mask).flatten(1))
+        return found
+
+
 class _Shares(nn.Module):
     """log softmax, written as both."""
 
@@ -98,6 +117,13 @@ def _number(function: Callable[[Tensor], Tensor]) -> Case:
 def _placed(h: Tensor) -> Tensor:
     found = h.clone()
     found[:, 0] = h[:, 1].relu()
+    return found
+
+
+def _columns_set(h: Tensor) -> Tensor:
+    found = h.clone()
+    found[:, TO[:2]] = h[:, FROM[:2]].relu()
+    found[:, 3] *= 0.5
     return found
 
 
@@ -142,6 +168,25 @@ EXAMPLES: dict[str, Case] = {
             "largest of what is masked": lambda h, value: h - h.masked_fill(~LAST, value).amax(1, keepdim=True),
         }.items()
     },
+    "stack with a causal mask": Case(Stack, VECTOR, eps=0.003),
+    # places that constants choose
+    "messages along edges": _number(
+        lambda h: torch.zeros_like(h).index_add(1, TO, h[:, FROM].relu()) + h.index_copy(1, TO[:2], -h[:, :2])
+    ),
+    "scattered": _number(
+        lambda h: (
+            h.scatter(1, TO.expand(len(h), -1), h[:, FROM].relu())
+            + torch.ones_like(h).scatter_add(1, TO.expand(len(h), -1), h[:, FROM])
+        )
+    ),
+    "columns set": _number(_columns_set),
+    "image read between pixels": Case(
+        lambda: on_image(lambda h: F.grid_sample(h, GRID.expand(len(h), -1, -1, -1), align_corners=False)), IMAGE
+    ),
+    "smaller, smoothed": Case(
+        lambda: on_image(lambda h: F.interpolate(h, size=(3, 3), mode="bilinear", antialias=True)), IMAGE
+    ),
+    "hyperbolic": _number(lambda h: h.sinh() + h.cosh() * torch.erfc(h) + torch.hypot(h, h.square() + 1)),
     # exponents far from 0
     "log-softmax of large logits": _number(lambda h: (80 * h).log_softmax(1)),
     "softmax of large logits": _number(lambda h: (300 * h).softmax(1)),

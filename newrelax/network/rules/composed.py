@@ -158,6 +158,30 @@ def expm1(x: Tensor) -> Tensor:
     return x.exp() - 1
 
 
+@composed("aten.sinh.default")
+def sinh(x: Tensor) -> Tensor:
+    """(exp x − exp(−x))/2."""
+    return 0.5 * x.exp() - 0.5 * (-x).exp()
+
+
+@composed("aten.cosh.default")
+def cosh(x: Tensor) -> Tensor:
+    """(exp x + exp(−x))/2."""
+    return 0.5 * x.exp() + 0.5 * (-x).exp()
+
+
+@composed("aten.erfc.default")
+def erfc(x: Tensor) -> Tensor:
+    """1 − erf x."""
+    return 1 - torch.erf(x)
+
+
+@composed("aten.hypot.default")
+def hypot(x: Tensor, y: Tensor) -> Tensor:
+    """√(x² + y²)."""
+    return (x.square() + y.square()).sqrt()
+
+
 @composed("aten.log1p.default")
 def log1p(x: Tensor) -> Tensor:
     """log(1 + x)."""
@@ -302,4 +326,8 @@ RULES = (
     bilinear,
     product,
     distances,
+    sinh,
+    cosh,
+    erfc,
+    hypot,
 )

@@ -251,7 +251,7 @@ def _joined(build: Builder, parts: list[Any], dim: int, join: Any) -> Traced:
 
     def put(n: int, values: tuple[Tensor, ...], constants: list[Tensor | None]) -> Tensor:
         left = iter(values)
-        every = [next(left) if constant is None else _repeated(constant, traced[0], n) for constant in constants]
+        every = [next(left) if constant is None else repeated(constant, traced[0], n) for constant in constants]
         found: Tensor = join(every, dim)
         return found
 
@@ -266,7 +266,7 @@ def _joined(build: Builder, parts: list[Any], dim: int, join: Any) -> Traced:
     )
 
 
-def _repeated(constant: Tensor, like: Traced, n: int) -> Tensor:
+def repeated(constant: Tensor, like: Traced, n: int) -> Tensor:
     """A constant for one example, for n of them, where a step has its examples."""
     sizes, axis = list(constant.shape), like.layout.axis
     if like.layout.multiple == 1 and axis < len(sizes) and sizes[axis] == 1:
@@ -401,6 +401,8 @@ def _length(x: Traced, dim: int) -> int:
     "aten.upsample_linear1d.vec",
     "aten.upsample_trilinear3d.vec",
     "aten.upsample_bilinear2d.default",
+    "aten._upsample_bilinear2d_aa.default",
+    "aten._upsample_bilinear2d_aa.vec",
     "aten.upsample_linear1d.default",
     "aten.upsample_trilinear3d.default",
     bounded="exact affine",
