@@ -179,6 +179,7 @@ EXAMPLES: dict[str, Case] = {
             + torch.ones_like(h).scatter_add(1, TO.expand(len(h), -1), h[:, FROM])
         )
     ),
+    "in the shape of another": _number(lambda h: h[:, :1].expand_as(h) * 2 + torch.ones(1).expand_as(h) + h),
     "columns set": _number(_columns_set),
     "image read between pixels": Case(
         lambda: on_image(lambda h: F.grid_sample(h, GRID.expand(len(h), -1, -1, -1), align_corners=False)), IMAGE

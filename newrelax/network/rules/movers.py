@@ -142,7 +142,6 @@ COPIES = _mover(
     "aten.im2col.default",
     "aten.unfold.default",
     "aten.repeat_interleave.self_int",
-    "aten.expand_as.default",
     injective=False,
 )
 
@@ -281,6 +280,13 @@ def copy(build: Builder, x: Any, source: Any, non_blocking: bool = False) -> Tra
         return build.expanded(source)
     value = build.constant(source)
     return build.call(lambda n, part: part * 0 + value, x, absolute=lambda n, part: part * 0, offset=True, pointwise=True)
+
+
+@operator("aten.expand_as.default", bounded="exact affine")
+def expand_as(build: Builder, x: Any, like: Any) -> Traced:
+    """A value in the shape of another one."""
+    found: Traced = copy.function(build, like, x)
+    return found
 
 
 @operator("aten.select_scatter.default", "aten.slice_scatter.default", "aten.diagonal_scatter.default", bounded="exact affine")
@@ -432,6 +438,7 @@ RULES = (
     concatenate,
     stack,
     copy,
+    expand_as,
     scatter,
     filled,
     split,
