@@ -150,8 +150,6 @@ _ACTIVATIONS = (
             "hardswish",
             "log_sigmoid",
             "expm1",
-            "sinh",
-            "cosh",
             "erfc",
             "exp2",
         )

@@ -158,18 +158,6 @@ def expm1(x: Tensor) -> Tensor:
     return x.exp() - 1
 
 
-@composed("aten.sinh.default")
-def sinh(x: Tensor) -> Tensor:
-    """(exp x − exp(−x))/2."""
-    return 0.5 * x.exp() - 0.5 * (-x).exp()
-
-
-@composed("aten.cosh.default")
-def cosh(x: Tensor) -> Tensor:
-    """(exp x + exp(−x))/2."""
-    return 0.5 * x.exp() + 0.5 * (-x).exp()
-
-
 @composed("aten.erfc.default")
 def erfc(x: Tensor) -> Tensor:
     """1 − erf x."""
@@ -326,8 +314,6 @@ RULES = (
     bilinear,
     product,
     distances,
-    sinh,
-    cosh,
     erfc,
     hypot,
 )
