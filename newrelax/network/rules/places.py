@@ -43,11 +43,11 @@ def put(build: Builder, x: Any, *arguments: Any) -> Traced:
         return call(into, dim, index, repeated(part, traced[0], n), *more)
 
     zero = [None if constant is None else torch.zeros_like(constant) for constant in fixed]
-    weights = tuple(abs(option) if isinstance(option, (int, float)) else option for option in options)
+    sizes = tuple(option if isinstance(option, bool) else abs(option) for option in options)  # alpha; accumulate
     return build.call(
         lambda n, *values: written(n, values, fixed, options),
         *traced,
-        absolute=lambda n, *values: written(n, values, zero, weights),
+        absolute=lambda n, *values: written(n, values, zero, sizes),
         offset=len(traced) == 1,
     )
 
