@@ -82,7 +82,7 @@ class ClassToken(nn.Module):
 
 
 class Stack(nn.Module):
-    """Two layers of an encoder, which looks at its mask."""
+    """A stack of encoder layers, which looks at its mask."""
 
     def __init__(self) -> None:
         super().__init__()

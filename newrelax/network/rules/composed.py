@@ -24,8 +24,13 @@ def softmax(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
 
 
 def _excess(x: Tensor, dim: int) -> Tensor:
-    """By how much the largest difference xⱼ − xᵢ is beyond `FAR`, i along dim: 0 for most, and for bounds that say so."""
+    """By how much the largest difference xⱼ − xᵢ is beyond `FAR`, i along dim: 0 for logits that are not far apart."""
     return (x.amax(dim, keepdim=True) - x - FAR).relu()
+
+
+def _exp(x: Tensor) -> Tensor:
+    """exp x for x up to `FAR`; bounds, which may be wider, stay numbers."""
+    return x.clamp(max=FAR + 20).exp()
 
 
 def _ratios(x: Tensor, dim: int, excess: Tensor) -> Tensor:
@@ -34,7 +39,7 @@ def _ratios(x: Tensor, dim: int, excess: Tensor) -> Tensor:
     differences = x.unsqueeze(dim + 1) - x.unsqueeze(dim) - excess.unsqueeze(dim)  # j along dim, i along dim + 1
     count = x.shape[dim]
     own = torch.eye(count, dtype=torch.bool, device=x.device).view(count, count, *[1] * (x.ndim - dim - 1))
-    return (differences.clamp(max=FAR + 20).exp().masked_fill(own, 0.0).sum(dim) + (-excess).exp()).clamp(min=1.0)
+    return (_exp(differences).masked_fill(own, 0.0).sum(dim) + (-excess).exp()).clamp(min=1.0)
 
 
 @composed("aten.log_softmax.int", "aten._log_softmax.default")
@@ -50,7 +55,7 @@ def logsumexp(x: Tensor, dim: list[int], keepdim: bool = False) -> Tensor:
     """log Σ exp x."""
     largest = x.amax(dim, keepdim=True)
     excess = (largest - FAR).relu() - (-FAR - largest).relu()
-    found = (x - excess).clamp(max=FAR + 20).exp().sum(dim, keepdim=True).clamp(min=math.exp(-FAR - 1)).log() + excess
+    found = _exp(x - excess).sum(dim, keepdim=True).clamp(min=math.exp(-FAR - 1)).log() + excess
     return found if keepdim else found.squeeze(dim)
 
 

@@ -168,27 +168,6 @@ def _zero_padded(call: Any, arguments: tuple[Any, ...], constant: bool) -> Any:
     return lambda n, part: call(part, *resolve(changed, n))
 
 
-@operator("aten.index.Tensor", "aten._unsafe_index.Tensor", bounded="exact affine")
-def index(build: Builder, x: Traced, indices: list[Any]) -> Traced:
-    """Features chosen by constant indices."""
-    if is_traced(*indices):
-        build.refuse("with indices that depend on the input has no bounds here")
-    places = tuple(slice(None) if i is None else i for i in indices)
-    return build.call(lambda n, value: value[places], x, pointwise=True).at_least(x.floor)
-
-
-@operator("aten.gather.default", bounded="exact affine")
-def gather(build: Builder, x: Traced, dim: int, places: Tensor, sparse_grad: bool = False) -> Traced:
-    """Features chosen by a constant index."""
-    if is_traced(places):
-        build.refuse("with indices that depend on the input has no bounds here")
-    return build.call(
-        lambda n, value: value.gather(dim, places.expand(n, *places.shape[1:]) if x.layout.is_plain else places),
-        x,
-        pointwise=True,
-    )
-
-
 @operator("aten.masked_fill.Scalar", "aten.masked_fill.Tensor", bounded="exact affine")
 def masked_fill(build: Builder, x: Traced, mask: Tensor, value: Any) -> Traced:
     """A constant where a constant mask says so."""
@@ -287,35 +266,6 @@ def expand_as(build: Builder, x: Any, like: Any) -> Traced:
     """A value in the shape of another one."""
     found: Traced = copy.function(build, like, x)
     return found
-
-
-@operator("aten.select_scatter.default", "aten.slice_scatter.default", "aten.diagonal_scatter.default", bounded="exact affine")
-def scatter(build: Builder, x: Any, source: Any, *arguments: Any) -> Traced:
-    """A part of a tensor replaced (`h[:, 0] = …`)."""
-    call = overload(build.site.operator)
-    if build.site.operator == "aten.copy.default":  # which torch cannot differentiate
-        call = lambda into, part, *more: torch.broadcast_to(part, into.shape)  # noqa: E731
-    traced = [part for part in (x, source) if isinstance(part, Traced)]
-    fixed = [None if isinstance(part, Traced) else build.constant(part) for part in (x, source)]
-
-    def put(n: int, values: tuple[Tensor, ...], constants: list[Tensor | None]) -> Tensor:
-        left = iter(values)
-        into, part = (next(left) if constant is None else constant for constant in constants)
-        if constants[0] is not None and into.ndim and len(into) == 1 and build_plain:
-            into = into.expand(n, *into.shape[1:])
-        if constants[1] is not None and part.ndim and len(part) == 1 and build_plain:
-            part = part.expand(n, *part.shape[1:])
-        found: Tensor = call(into, part, *resolve(arguments, n))
-        return found
-
-    build_plain = build.layout.is_plain
-    zero = [None if constant is None else torch.zeros_like(constant) for constant in fixed]
-    return build.call(
-        lambda n, *values: put(n, values, fixed),
-        *traced,
-        absolute=lambda n, *values: put(n, values, zero),
-        offset=len(traced) == 1,
-    )
 
 
 @operator(
@@ -431,15 +381,12 @@ RULES = (
     SLICES,
     COPIES,
     pad,
-    index,
-    gather,
     masked_fill,
     where,
     concatenate,
     stack,
     copy,
     expand_as,
-    scatter,
     filled,
     split,
     chunk,

@@ -1,54 +1,38 @@
-"""Features put, added or read at places that constants choose."""
+"""Features read, put or added at places that constants choose: exact affine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from newrelax.network.build import Builder, Traced, is_traced
+from newrelax.network.build import Builder, Traced, is_traced, resolve
 from newrelax.network.operators.rule import operator
 from newrelax.network.rules.movers import overload, repeated
 
+_BY_THE_INPUT = "with indices that depend on the input has no bounds here"
 
-@operator(
-    "aten.index_add.default",
-    "aten.index_copy.default",
-    "aten.index_put.default",
-    "aten.scatter.src",
-    "aten.scatter_add.default",
-    bounded="exact affine",
-)
-def put(build: Builder, x: Any, *arguments: Any) -> Traced:
-    """Values of one tensor put into another, or added to it."""
-    call, by_list = overload(build.site.operator), "index_put" in build.site.operator
-    places, source, options = (
-        (arguments[:1], *arguments[1:2], arguments[2:]) if by_list else (arguments[:2], *arguments[2:3], arguments[3:])
-    )
-    if is_traced(*(places[0] if by_list else places)):
-        build.refuse("with indices that depend on the input has no bounds here")
-    traced = [part for part in (x, source) if isinstance(part, Traced)]
-    fixed = [None if isinstance(part, Traced) else build.constant(part) for part in (x, source)]
 
-    def written(n: int, values: tuple[Tensor, ...], constants: list[Tensor | None], more: tuple[Any, ...]) -> Tensor:
-        left = iter(values)
-        into = next(left) if constants[0] is None else repeated(constants[0], traced[0], n)
-        part = next(left) if constants[1] is None else constants[1]
-        if by_list:
-            return call(into, *places, part, *more)
-        dim, index = places
-        if index.ndim == into.ndim and into.ndim > 1:  # scatter names a place for each value
-            index = repeated(index, traced[0], n)
-        return call(into, dim, index, repeated(part, traced[0], n), *more)
+@operator("aten.index.Tensor", "aten._unsafe_index.Tensor", bounded="exact affine")
+def index(build: Builder, x: Traced, indices: list[Any]) -> Traced:
+    """Features chosen by constant indices."""
+    if is_traced(*indices):
+        build.refuse(_BY_THE_INPUT)
+    places = tuple(slice(None) if i is None else i for i in indices)
+    return build.call(lambda n, value: value[places], x, pointwise=True).at_least(x.floor)
 
-    zero = [None if constant is None else torch.zeros_like(constant) for constant in fixed]
-    sizes = tuple(option if isinstance(option, bool) else abs(option) for option in options)  # alpha; accumulate
+
+@operator("aten.gather.default", bounded="exact affine")
+def gather(build: Builder, x: Traced, dim: int, places: Tensor, sparse_grad: bool = False) -> Traced:
+    """Features chosen by a constant index."""
+    if is_traced(places):
+        build.refuse(_BY_THE_INPUT)
     return build.call(
-        lambda n, *values: written(n, values, fixed, options),
-        *traced,
-        absolute=lambda n, *values: written(n, values, zero, sizes),
-        offset=len(traced) == 1,
+        lambda n, value: value.gather(dim, places.expand(n, *places.shape[1:]) if x.layout.is_plain else places),
+        x,
+        pointwise=True,
     )
 
 
@@ -63,4 +47,72 @@ def sampled(build: Builder, x: Any, grid: Any, *options: Any) -> Traced:
     return build.call(lambda n, value: call(value, repeated(grid.to(value), x, n), *options), x)
 
 
-RULES = (put, sampled)
+@operator("aten.select_scatter.default", "aten.slice_scatter.default", "aten.diagonal_scatter.default", bounded="exact affine")
+def scatter(build: Builder, x: Any, source: Any, *arguments: Any) -> Traced:
+    """A part of a tensor replaced (`h[:, 0] = …`)."""
+    call = overload(build.site.operator)
+    return _written(build, x, source, lambda n, into, part, like: call(into, repeated(part, like, n), *resolve(arguments, n)))
+
+
+@operator("aten.index_copy.default", "aten.scatter.src", "aten.scatter_add.default", bounded="exact affine")
+def put(build: Builder, x: Any, dim: int, places: Any, source: Any) -> Traced:
+    """Values of one tensor put into another, or added to it: along an axis, or with a place for each value."""
+    if is_traced(places):
+        build.refuse(_BY_THE_INPUT)
+    call, each = overload(build.site.operator), "scatter" in build.site.operator
+
+    def write(n: int, into: Tensor, part: Tensor, like: Traced) -> Tensor:
+        return call(into, dim, repeated(places, like, n) if each else places, repeated(part, like, n))
+
+    return _written(build, x, source, write)
+
+
+@operator("aten.index_add.default", bounded="exact affine")
+def add(build: Builder, x: Any, dim: int, places: Any, source: Any, alpha: Any = 1) -> Traced:
+    """Values of one tensor, times alpha, added to another's along an axis."""
+    if is_traced(places):
+        build.refuse(_BY_THE_INPUT)
+    call = overload(build.site.operator)
+
+    def write(n: int, into: Tensor, part: Tensor, like: Traced) -> Tensor:
+        return call(into, dim, places, repeated(part, like, n), alpha)
+
+    def write_sizes(n: int, into: Tensor, part: Tensor, like: Traced) -> Tensor:
+        return call(into, dim, places, repeated(part, like, n), abs(alpha))
+
+    return _written(build, x, source, write, write_sizes)
+
+
+@operator("aten.index_put.default", bounded="exact affine")
+def assign(build: Builder, x: Any, places: list[Any], source: Any, accumulate: bool = False) -> Traced:
+    """Values put at indices of several axes, or added there (`h[:, places] = …`)."""
+    if is_traced(*places):
+        build.refuse(_BY_THE_INPUT)
+    call = overload(build.site.operator)
+    return _written(build, x, source, lambda n, into, part, like: call(into, places, part, accumulate))
+
+
+Write = Callable[[int, Tensor, Tensor, Traced], Tensor]
+"""(examples, tensor, what is written into it, a step that says where the examples are) → the tensor afterwards."""
+
+
+def _written(build: Builder, x: Any, source: Any, write: Write, sizes: Write | None = None) -> Traced:
+    """A step that writes `source` into x, either of which may be a constant. sizes: the same with absolute weights."""
+    traced = [part for part in (x, source) if isinstance(part, Traced)]
+    fixed = [None if isinstance(part, Traced) else build.constant(part) for part in (x, source)]
+    zero = [None if constant is None else torch.zeros_like(constant) for constant in fixed]
+
+    def both(n: int, values: tuple[Tensor, ...], constants: list[Tensor | None], write: Write) -> Tensor:
+        left = iter(values)
+        into = next(left) if constants[0] is None else repeated(constants[0], traced[0], n)
+        return write(n, into, next(left) if constants[1] is None else constants[1], traced[0])
+
+    return build.call(
+        lambda n, *values: both(n, values, fixed, write),
+        *traced,
+        absolute=lambda n, *values: both(n, values, zero, sizes or write),
+        offset=len(traced) == 1,
+    )
+
+
+RULES = (index, gather, sampled, scatter, put, add, assign)
